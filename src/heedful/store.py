@@ -1,0 +1,261 @@
+"""The run directory: atomic writes, a manifest of stages, and resuming.
+
+A file or folder under its final name is always whole: everything is written beside it, flushed to disk, renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+from pydantic import BaseModel
+
+from heedful.errors import StoreError
+from heedful.records import parse_line, to_line
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError on the way to `path` into a StoreError that says what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{path}: cannot be written ({reason}). Free space or choose another folder, then run the same command "
+            "again: finished stages and checkpoints are kept, and the run goes on where it stopped."
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file atomically."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a UTF-8 text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replaces a JSON file atomically. NaN is refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, or a StoreError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as JSON ({error}); delete it to start this stage anew") from None
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    """Replaces a JSONL file of records atomically."""
+    write_text(path, "".join(to_line(record) + "\n" for record in records))
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Journal:
+    """An append-only JSONL file of finished pieces of work; a last line cut by a crash is dropped on opening."""
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self.path = path
+        self.kind: type[BaseModel] = kind
+        self.records: list[Any] = []
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_bytes() if path.exists() else b""
+            whole = text[: text.rfind(b"\n") + 1]
+            if whole != text:
+                with path.open("r+b") as file:
+                    file.truncate(len(whole))
+        for number, line in enumerate(whole.decode().splitlines(), start=1):
+            self.records.append(parse_line(line, kind, f"{path}:{number}"))
+
+    def append(self, records: Iterable[BaseModel]) -> None:
+        """Adds records and flushes them to disk before returning."""
+        batch = list(records)
+        with writing(self.path), self.path.open("ab") as file:
+            file.write("".join(to_line(record) + "\n" for record in batch).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.records += batch
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a last line cut by a crash is passed over."""
+    path = run / "metrics.jsonl"
+    rows = []
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                if number < len(lines):  # only the unfinished last line may be broken
+                    raise StoreError(f"{path}:{number}: not a JSON object; drop the line") from None
+    return rows
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class Run:
+    """A run directory, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(path / ".lock")
+            try:
+                self._lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise StoreError(
+                    f"{path}: another process is working in this folder; wait for it, or choose another --dir"
+                ) from None
+        manifest = path / "manifest.json"
+        self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"stages": {}}
+        self.manifest |= {"versions": versions(), "git_revision": git_revision()}
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def folder(self, stage: str) -> Path:
+        return self.path / stage
+
+    def stage(self, name: str, work: Callable[[], None], *, settings: dict[str, Any], inputs: Iterable[Path] = ()) -> bool:
+        """Runs `work` unless it was already finished with equal settings and inputs. Returns whether it ran.
+
+        A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
+        or inputs have changed starts anew.
+        """
+        key = {"settings": settings, "inputs": {str(path.name): file_hash(path) for path in inputs}}
+        entry = self.manifest["stages"].get(name, {})
+        same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == json.loads(json.dumps(key))
+        if same and entry.get("state") == "done":
+            return False
+        if not same and self.folder(name).exists():
+            with writing(self.folder(name)):
+                shutil.rmtree(self.folder(name))
+        started = entry.get("started", time.time()) if same else time.time()
+        self._enter(name, state="running", started=started, **key)
+        before = entry.get("seconds", 0.0) if same else 0.0
+        clock = time.monotonic()
+        try:
+            work()
+        finally:
+            self.manifest["stages"][name]["seconds"] = round(before + time.monotonic() - clock, 3)
+        self._enter(name, **self.manifest["stages"][name] | {"state": "done", "finished": time.time()})
+        return True
+
+    def _enter(self, name: str, **entry: Any) -> None:
+        self.manifest["stages"][name] = entry
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def forget_from(self, stage: str, order: list[str]) -> None:
+        """Drops what the manifest says of `stage` and all after it, so that they run anew."""
+        for name in order[order.index(stage) :]:
+            self.manifest["stages"].pop(name, None)
+            shutil.rmtree(self.folder(name), ignore_errors=True)
+        write_json(self.path / "manifest.json", self.manifest)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("heedful", "torch", "transformers", "peft", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def git_revision() -> str | None:
+    """Revision of the source tree heedful runs from, None when it was installed from a wheel."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
