@@ -73,7 +73,8 @@ class RewardSection(Section):
     """The reward model, trained on pairs."""
 
     preferences: tuple[str, ...] = Field(
-        (), description="Train on these pairs instead of sampling and labelling (own records, TRL columns, HH transcripts)."
+        (),
+        description="Train on these pairs instead of sampling and labelling (own records, TRL columns, HH transcripts).",
     )
     model: str = Field("", description="Empty: an adapter and a head on the policy's base. Else an encoder's source.")
     pooling: Literal["last", "mean", "last+mean"] = Field(
@@ -120,11 +121,13 @@ class PPOSection(Section):
     kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
     kl_coef: float = Field(0.05, ge=0, description="Penalty on each token's KL from the reference (at the start).")
     kl_target: float | None = Field(
-        6.0, description="Sequence KL in nats that the adaptive coefficient steers to; leave out for a fixed coefficient."
+        6.0,
+        description="Sequence KL in nats that the adaptive coefficient steers to; leave out for a fixed coefficient.",
     )
     kl_horizon: float = Field(2_000, gt=0, description="Episodes over which the adaptive coefficient moves.")
     target_kl_update: float | None = Field(
-        0.1, description="End a step's passes early when the policy has moved this far (mean token KL) from the sampler."
+        0.1,
+        description="End a step's passes early when the policy has moved this far (mean token KL) from the sampler.",
     )
     reward_clip: float = Field(5.0, gt=0, description="Normalised rewards are clipped to plus or minus this.")
     missing_eos_penalty: float = Field(1.0, ge=0, description="Taken from the reward of a rollout that was cut off.")

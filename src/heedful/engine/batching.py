@@ -45,12 +45,16 @@ class Sequences:
         return hidden_BSD[self.rows_N, self.places_N]
 
 
-def pad(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> Sequences:
+def pad(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int, device: torch.device
+) -> Sequences:
     """Sequences of prompt + response. Every prompt needs a token at least; a response may be empty."""
     width = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
     ids_BS = torch.full((len(prompts), width), pad_id, dtype=torch.long)
     mask_BS = torch.zeros(len(prompts), width, dtype=torch.bool)
-    rows, places, targets = [], [], []
+    rows: list[int] = []
+    places: list[int] = []
+    targets: list[int] = []
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         tokens = [*prompt, *response]
         ids_BS[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)

@@ -60,7 +60,7 @@ def score_responses(
         both = compare(hidden_ND, ref_hidden_ND, model.head_VD, padded.targets_N, temperature=temperature)
         values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
         columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
-        parts = [column.cpu().split([len(row) for row in rows]) for column in columns]
+        parts = [torch.split(column.cpu(), [len(row) for row in rows]) for column in columns]
         for place, i in enumerate(batch):
             found[i] = ScoredResponse(*(part[place] for part in parts))
     return [response for response in found if response is not None]

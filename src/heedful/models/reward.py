@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from heedful.errors import ModelError, SourceError
 from heedful.models.policy import REWARD, LanguageModel, load_language_model

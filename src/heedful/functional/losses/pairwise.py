@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from heedful.functional.masking import require_same_shape
 

@@ -1,0 +1,43 @@
+"""The prompts that come with heedful, and how a run chooses among prompts."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.resources import files
+
+from heedful.records import Prompt, parse_line
+
+
+def load_bundled(names: Sequence[str] = ("prompts",)) -> list[Prompt]:
+    """Bundled files by name: "prompts" (helpful, honest, harmless) and "dialogues" (to summarise)."""
+    found = []
+    for name in names:
+        text = files("heedful").joinpath("data", "bundled", f"{name}.jsonl").read_text(encoding="utf-8")
+        lines = text.splitlines()
+        found += [parse_line(line, Prompt, f"{name}.jsonl:{number}") for number, line in enumerate(lines, start=1)]
+    return found
+
+
+def split(prompts: Sequence[Prompt], name: str) -> list[Prompt]:
+    """The prompts of one split."""
+    return [prompt for prompt in prompts if prompt.split == name]
+
+
+def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
+    """`count` prompts, drawn by seed so that sets of tags keep their shares, in the given order; all when there are fewer."""
+    if count >= len(prompts):
+        return list(prompts)
+    strata: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for i, prompt in enumerate(prompts):
+        strata[prompt.tags[:2]].append(i)
+    # Shares by largest remainder: whole parts first, then the largest fractions; ties by tags.
+    shares = {tags: count * len(places) / len(prompts) for tags, places in strata.items()}
+    numbers = {tags: int(share) for tags, share in shares.items()}
+    for tags in sorted(shares, key=lambda tags: (numbers[tags] - shares[tags], tags))[: count - sum(numbers.values())]:
+        numbers[tags] += 1
+    chosen: list[int] = []
+    for tags, places in sorted(strata.items()):
+        chosen += random.Random(f"{seed}/{tags}").sample(places, numbers[tags])
+    return [prompts[i] for i in sorted(chosen)]

@@ -1,0 +1,110 @@
+"""Completions of a prompt file, written down as they are finished, so that an interrupted job goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from heedful.engine.generation import Decoding, sample
+from heedful.errors import DataError
+from heedful.models.policy import LanguageModel
+from heedful.records import Completion, Prompt, Sampling
+from heedful.store import Journal, write_jsonl
+
+
+def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int) -> tuple[dict[str, list[int]], list[str]]:
+    """Tokens of each prompt that fits into max_tokens, by id, and the ids of those that do not."""
+    fitting: dict[str, list[int]] = {}
+    too_long: list[str] = []
+    for prompt in prompts:
+        ids = model.chat.prompt_ids(prompt.messages)
+        if len(ids) > max_tokens:
+            too_long.append(prompt.id)
+        else:
+            fitting[prompt.id] = ids
+    if not fitting:
+        raise DataError(
+            f"all {len(prompts)} prompts are longer than {max_tokens} tokens; shorten them, raise prompts.max_prompt_tokens, "
+            f"or choose a model with a longer context (this one holds {model.max_tokens})"
+        )
+    return fitting, too_long
+
+
+def sample_completions(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    target: Path,
+    decoding: Decoding,
+    *,
+    adapter: str | None,
+    name: str,
+    policy_version: str,
+    num_completions: int,
+    batch_rows: int,
+    max_prompt_tokens: int,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+) -> list[Completion]:
+    """`num_completions` answers to each prompt that fits, in the prompts' order, written to `target`.
+
+    Prompts of like length share a batch. Each batch has its own seed, made from its prompts, so the answers do not depend on
+    where an earlier run was interrupted. Raises DataError when no prompt fits into the context.
+    """
+    room = min(max_prompt_tokens, model.max_tokens - decoding.max_new_tokens)
+    tokens, _ = tokenise(model, prompts, max_tokens=room)
+    order = sorted(tokens, key=lambda id_: (-len(tokens[id_]), id_))
+    size = max(1, batch_rows // num_completions)
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    partial = target.with_name(target.name + ".partial")
+    journal = Journal(partial, Completion)
+    finished = {record.prompt_id for record in journal.records}
+    drawn, clock = 0, time.monotonic()
+    for number, batch in enumerate(batches, start=1):
+        if not finished.issuperset(batch):
+            batch_seed = _seed(seed, batch)
+            answers = sample(
+                model,
+                [tokens[id_] for id_ in batch],
+                decoding,
+                adapter=adapter,
+                samples_per_prompt=num_completions,
+                generator=torch.Generator().manual_seed(batch_seed),
+            )
+            records = []
+            for id_, responses in zip(batch, answers, strict=True):
+                for index, response in enumerate(responses, start=1):
+                    drawn += len(response.ids)
+                    records.append(
+                        Completion(
+                            id=f"{id_}/{index}",
+                            prompt_id=id_,
+                            text=model.chat.text(response.ids),
+                            model=name,
+                            policy_version=policy_version,
+                            finish="stop" if model.chat.finished(response.ids) else "length",
+                            sampling=Sampling(
+                                temperature=decoding.temperature,
+                                top_p=decoding.top_p,
+                                seed=batch_seed,
+                                max_new_tokens=decoding.max_new_tokens,
+                            ),
+                            num_tokens=len(response.ids),
+                        )
+                    )
+            # A batch is written in one piece, so a prompt in the journal has all its completions.
+            journal.append([r for r in records if r.prompt_id not in finished])
+        progress(number, len(batches), f"{drawn / max(1e-9, time.monotonic() - clock):.0f} tokens/s" if drawn else "")
+    place = {prompt.id: i for i, prompt in enumerate(prompts)}
+    completions = sorted(journal.records, key=lambda record: place[record.prompt_id])
+    write_jsonl(target, completions)
+    partial.unlink(missing_ok=True)
+    return completions
+
+
+def _seed(seed: int, batch: Sequence[str]) -> int:
+    digest = hashlib.sha256(f"{seed}/{'/'.join(batch)}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")

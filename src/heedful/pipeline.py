@@ -1,0 +1,347 @@
+"""The whole flow, top to bottom: sample, label, consensus, reward, ppo, evaluate, report.
+
+Each stage reads files of the run directory and writes its own folder there, so each can be looked at, replaced, or run again
+alone. An interrupted run goes on in the stage, and inside long stages at the batch or checkpoint, where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heedful import __version__
+from heedful.config import Config, RewardSection, to_toml
+from heedful.data.bundled import choose, load_bundled, split
+from heedful.data.formats import read_preferences, read_prompts
+from heedful.engine import scoring
+from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.generation import Decoding
+from heedful.engine.sampling import sample_completions, tokenise
+from heedful.errors import DataError
+from heedful.evaluation.compare import accuracy, compare, measure
+from heedful.evaluation.statistics import mean_interval
+from heedful.feedback.settlement import settle_into
+from heedful.feedback.simulated import simulate
+from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
+from heedful.models.reward import (
+    AdapterReward,
+    Answer,
+    RewardHead,
+    RewardModel,
+    answer_of,
+    load_encoder_reward,
+    load_reward_model,
+)
+from heedful.models.sources import fetch_dataset_file
+from heedful.records import Completion, Judgement, Message, Preference, Prompt, by_id, read_jsonl
+from heedful.report.build import build
+from heedful.store import Run, new_folder, read_json, write_json, write_jsonl, write_text
+from heedful.training import ppo, reward
+from heedful.training.rollout import Question
+
+STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
+
+# stage, done, total, note
+Progress = Callable[[str, int, int, str], None]
+
+
+class Pipeline:
+    """A run of one configuration in one directory."""
+
+    def __init__(self, config: Config, run: Run, progress: Progress, command: str = "heedful run") -> None:
+        self.config = config
+        self.run = run
+        self.path = run.path
+        self.command = command
+        self.progress = progress
+        self.device = choose_device()
+        self.dtype = choose_dtype(config.model.dtype, self.device)
+        # Pairs that people made elsewhere take the place of the first three stages.
+        self.ready_made = bool(config.reward.preferences)
+
+    def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
+        """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
+        config = self.config
+        if from_stage is not None:
+            self.run.forget_from(from_stage, STAGES)
+        write_text(self.path / "heedful.toml", to_toml(config))
+        shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
+
+        def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+            self.progress(name, 0, 0, "")
+            ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=inputs)
+            self.progress(name, 1, 1, "" if ran else "already done")
+
+        if not self.ready_made:
+            stage("sample", self.sample, config.sample.model_dump())
+            stage("label", self.label, config.label.model_dump(), self.completions)
+            stage("consensus", self.consensus, {}, self.completions, self.judgements)
+        pairs = [] if self.ready_made else [self.preferences]
+        stage("reward", self.reward, config.reward.model_dump(), *pairs)
+        stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
+        stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
+        stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
+        return dict(read_json(self.path / "summary.json"))
+
+    # Where things are
+
+    completions = property(lambda self: self.path / "sample" / "completions.jsonl")
+    judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
+    preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
+    reward_folder = property(lambda self: self.path / "reward" / "model")
+    policy_folder = property(lambda self: self.path / "ppo" / "policy")
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        return load_language_model(self.config.model.source, dtype=self.dtype, device=self.device)
+
+    @cached_property
+    def prompts(self) -> dict[str, list[Prompt]]:
+        """Prompts by split, chosen from the files or from the bundled ones."""
+        settings = self.config.prompts
+        available = [prompt for file in settings.files for prompt in read_prompts(local_file(file))] or load_bundled()
+        if not any(prompt.split for prompt in available):
+            available = [p.model_copy(update={"split": "heldout" if i % 3 == 2 else "train"}) for i, p in enumerate(available)]
+        numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
+        found = {name: choose(split(available, name), number, self.config.seed) for name, number in numbers.items()}
+        for name, prompts in found.items():
+            if not prompts:
+                raise DataError(f"there is no prompt with split {name!r}; mark some so in prompts.files")
+        return found
+
+    def questions(self, name: str) -> list[Question]:
+        """Prompts of a split as the policy reads them; those that do not fit are left out."""
+        room = min(self.config.prompts.max_prompt_tokens, self.model.max_tokens - self.config.ppo.max_new_tokens)
+        tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
+        if too_long:
+            print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
+        return [Question(p.id, p.messages, tokens[p.id]) for p in self.prompts[name] if p.id in tokens]
+
+    def bar(self, stage: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, note: self.progress(stage, done, total, note)
+
+    # The stages
+
+    def sample(self) -> None:
+        settings = self.config.sample
+        write_jsonl(self.path / "sample" / "prompts.jsonl", self.prompts["train"])
+        sample_completions(
+            self.model,
+            self.prompts["train"],
+            self.completions,
+            Decoding(settings.temperature, settings.top_p, settings.max_new_tokens),
+            adapter=None,
+            name=self.config.model.source,
+            policy_version="base",
+            num_completions=settings.num_completions,
+            batch_rows=settings.batch_rows,
+            max_prompt_tokens=self.config.prompts.max_prompt_tokens,
+            seed=self.config.seed,
+            progress=self.bar("sample"),
+        )
+
+    def label(self) -> None:
+        settings = self.config.label
+        if settings.judgements:
+            judgements = read_jsonl(Path(settings.judgements), Judgement, unique="id")
+        else:
+            judgements = simulate(
+                self.prompts["train"],
+                read_jsonl(self.completions, Completion, unique="id"),
+                num_labelers=settings.num_labelers,
+                num_careless=settings.num_careless,
+                noise=settings.noise,
+                criterion=settings.criterion,
+                seed=self.config.seed,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        write_jsonl(self.judgements, judgements)
+
+    def consensus(self) -> None:
+        completions = read_jsonl(self.completions, Completion, unique="id")
+        judgements = read_jsonl(self.judgements, Judgement, unique="id")
+        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements)
+
+    def reward(self) -> None:
+        settings = self.config.reward
+        if self.ready_made:
+            pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
+            cut_off: set[tuple[str, str]] = set()
+        else:
+            pairs = read_jsonl(self.preferences, Preference)
+            cut_off = {(c.prompt_id, c.text) for c in read_jsonl(self.completions, Completion) if c.finish == "length"}
+        fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
+        result = train_reward_model(
+            fresh,
+            pairs,
+            self.path / "reward",
+            chat_of=self.model,
+            settings=settings,
+            seed=self.config.seed,
+            cut_off=cut_off,
+            num_resamples=self.config.evaluate.num_resamples,
+            progress=self.bar("reward"),
+        )
+        write_json(self.path / "reward" / "result.json", result)
+        self.__dict__["reward_model"] = fresh
+
+    @cached_property
+    def reward_model(self) -> RewardModel:
+        return load_reward_model(self.reward_folder, self.model, dtype=self.dtype, device=self.device)
+
+    def score(self, answers: Any) -> list[float]:
+        return scoring.rewards(self.reward_model, answers)
+
+    def ppo(self) -> None:
+        _ = self.reward_model
+        method, steps = ppo.train(
+            self.model,
+            self.score,
+            self.questions("train"),
+            self.questions("heldout"),
+            self.path / "ppo",
+            settings=self.config.ppo,
+            seed=self.config.seed,
+            progress=self.bar("ppo"),
+        )
+        ppo.save(method, self.policy_folder, policy_version=f"ppo-{self.config.seed}-{steps}")
+        stopped = "step limit" if steps >= self.config.ppo.max_steps else "reward threshold"
+        write_json(self.path / "ppo" / "result.json", {"steps": steps, "stopped": stopped})
+
+    def evaluate(self) -> None:
+        settings, folder = self.config.evaluate, self.path / "evaluate"
+        _ = self.reward_model
+        if POLICY not in self.model.adapters:
+            self.model.load_adapter(POLICY, self.policy_folder)
+        prompts = self.prompts["heldout"]
+        sides: dict[str, list[dict[str, Any]]] = {}
+        total = 2
+        for number, (name, adapter) in enumerate((("before", None), ("after", POLICY))):
+            completions = sample_completions(
+                self.model,
+                prompts,
+                folder / f"completions-{name}.jsonl",
+                Decoding(settings.temperature, 1.0, settings.max_new_tokens),
+                adapter=adapter,
+                name=self.config.model.source,
+                policy_version=name,
+                num_completions=settings.num_completions,
+                batch_rows=self.config.sample.batch_rows,
+                max_prompt_tokens=self.config.prompts.max_prompt_tokens,
+                seed=self.config.seed + 1,
+                progress=self.bar("evaluate"),
+            )
+            answers = [self.answer(record) for record in completions]
+            sides[name] = measure(prompts, completions, self.score(answers))
+            write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in sides[name]))
+            self.progress("evaluate", number + 1, total, name)
+        scored = scoring.score_responses(
+            self.model,
+            [answer.prompt_ids for answer in answers],
+            [answer.response_ids for answer in answers],
+            temperature=settings.temperature,
+        )
+        chances = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
+        kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
+        answered = {row["prompt_id"] for row in sides["before"]}
+        compared = compare([p for p in prompts if p.id in answered], sides["before"], sides["after"], **chances)
+        write_json(folder / "compare.json", {"compare": compared, "kl": kl.as_dict()})
+
+    def answer(self, record: Completion) -> Answer:
+        messages = by_id(self.prompts["heldout"])[record.prompt_id].messages
+        return answer_of(self.model, messages, record.text, finished=record.finish == "stop")
+
+    def report(self) -> None:
+        write_json(self.path / "summary.json", self.summary())
+        build(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """What came out, in one object."""
+        path = self.path
+        labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
+        labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
+        stages = self.run.manifest["stages"]
+        return {
+            "model": self.config.model.source,
+            "seed": self.config.seed,
+            "heedful_version": __version__,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            **read_json(path / "evaluate" / "compare.json"),
+            "kl_target": self.config.ppo.kl_target,
+            "reward_model": read_json(path / "reward" / "result.json"),
+            "ppo": read_json(path / "ppo" / "result.json"),
+            "labelers": labelers,
+            "agreement": labelled,
+            "simulated_labelers": not self.ready_made and not self.config.label.judgements,
+            "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
+            "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
+            # Of this process: a run that was resumed has had others.
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }
+
+
+def local_file(name: str) -> Path:
+    """A path, or the local copy of hf://datasets/..."""
+    return fetch_dataset_file(name) if name.startswith("hf://") else Path(name)
+
+
+def new_reward_model(model: LanguageModel, settings: RewardSection, seed: int, device: torch.device) -> RewardModel:
+    """An untrained reward model: an adapter and head on `model`, or an encoder of its own."""
+    if settings.model:
+        return load_encoder_reward(settings.model, settings.pooling, device)
+    lora = settings.lora
+    model.add_adapter(REWARD, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
+    return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling))
+
+
+def train_reward_model(
+    fresh: RewardModel,
+    pairs: Sequence[Preference],
+    folder: Path,
+    *,
+    chat_of: LanguageModel,
+    settings: RewardSection,
+    seed: int,
+    cut_off: set[tuple[str, str]],
+    num_resamples: int,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Trains on pairs, saves to folder/model, and returns the accuracy on held-out prompts with its interval.
+
+    cut_off: (prompt id, text) of the answers that the limit ended; all others are read with an end-of-text token.
+    """
+    if settings.max_pairs:
+        pairs = random.Random(seed).sample(list(pairs), min(len(pairs), settings.max_pairs))
+
+    def groups(part: Sequence[Preference]) -> list[reward.Group]:
+        def encode(id_: str, messages: tuple[Message, ...], text: str) -> Answer:
+            return answer_of(chat_of, messages, text, finished=(id_, text) not in cut_off)
+
+        kept, too_long = reward.drop_long(reward.group_pairs(part, encode), fresh, settings.max_tokens)
+        if too_long:
+            print(f"{too_long} prompts with answers beyond {settings.max_tokens} tokens were left out", file=sys.stderr)
+        return kept
+
+    train_pairs, heldout_pairs = reward.split_by_prompt(pairs, settings.heldout_share, seed)
+    train, heldout = groups(train_pairs), groups(heldout_pairs)
+    steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
+    with new_folder(folder / "model") as temporary:
+        fresh.save(temporary)
+    return measure_reward_model(fresh, heldout, num_resamples, seed) | {"steps": steps, "num_training_prompts": len(train)}
+
+
+def measure_reward_model(model: RewardModel, groups: Sequence[reward.Group], num_resamples: int, seed: int) -> dict[str, Any]:
+    """Accuracy on decided pairs beside the longest-answer baseline."""
+    verdicts = reward.judge_pairs(model, groups)
+    owners = [group.prompt_id for group in groups for *_, probability in group.pairs if probability > 0.5]
+    return accuracy(verdicts, owners, num_resamples=num_resamples, seed=seed)

@@ -1,0 +1,207 @@
+"""Training a reward model on pairs: -log sigmoid(r_j - r_k) on soft targets, all pairs of a prompt together."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heedful.config import RewardSection
+from heedful.engine import scoring
+from heedful.errors import DataError
+from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
+from heedful.models.reward import Answer, RewardModel
+from heedful.records import Message, Preference
+from heedful.training.loop import Optimiser, Progress, copy_into, run, silent, warmup
+from heedful.training.metrics import Metrics
+
+MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
+
+
+@dataclass
+class Group:
+    """The answers to one prompt, each once, and the pairs among them as (chosen, rejected, probability)."""
+
+    prompt_id: str
+    answers: list[Answer] = field(default_factory=list)
+    pairs: list[tuple[int, int, float]] = field(default_factory=list)
+
+
+# Makes the Answer that a reward model reads from a prompt's id, its conversation and a text.
+Encode = Callable[[str, tuple[Message, ...], str], Answer]
+
+
+def group_pairs(preferences: Sequence[Preference], encode: Encode) -> list[Group]:
+    """Pairs gathered by prompt, in order of first appearance; equal texts of a prompt become one answer."""
+    groups: dict[str, Group] = {}
+    places: dict[tuple[str, str], int] = {}
+    for preference in preferences:
+        group = groups.setdefault(preference.prompt_id, Group(preference.prompt_id))
+        pair = []
+        for text in (preference.chosen, preference.rejected):
+            key = (preference.prompt_id, text)
+            if key not in places:
+                places[key] = len(group.answers)
+                group.answers.append(encode(preference.prompt_id, preference.prompt, text))
+            pair.append(places[key])
+        group.pairs.append((pair[0], pair[1], preference.probability))
+    return list(groups.values())
+
+
+def split_by_prompt(preferences: Sequence[Preference], share: float, seed: int) -> tuple[list[Preference], list[Preference]]:
+    """Training and held-out pairs; a prompt's pairs stay together, and a prompt keeps its side when others come or go."""
+
+    def heldout(prompt_id: str) -> bool:
+        digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < share * 2**64
+
+    train = [preference for preference in preferences if not heldout(preference.prompt_id)]
+    kept = [preference for preference in preferences if heldout(preference.prompt_id)]
+    if not train or not kept:
+        raise DataError(
+            f"{len(preferences)} pairs of {len({p.prompt_id for p in preferences})} prompts cannot be split into training and "
+            "held-out pairs; label more prompts or change reward.heldout_share"
+        )
+    return train, kept
+
+
+class PairwiseTraining:
+    """The method: one optimiser step on the pairs of `batch_prompts` prompts."""
+
+    def __init__(
+        self,
+        model: RewardModel,
+        train: Sequence[Group],
+        heldout: Sequence[Group],
+        *,
+        settings: RewardSection,
+        num_steps: int,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.train = train
+        self.heldout = heldout
+        self.settings = settings
+        self.num_steps = num_steps
+        self.seed = seed
+        groups = model.parameter_groups()
+        rates = {"body": settings.learning_rate, "head": settings.head_learning_rate}
+        self.parameters = [parameter for name in rates for parameter in groups[name]]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.optimiser = Optimiser({name: (groups[name], rate) for name, rate in rates.items()}, max_grad_norm=1.0)
+
+    def _batch(self, step: int) -> list[Group]:
+        size = self.settings.batch_prompts
+        per_epoch = -(-len(self.train) // size)
+        epoch, place = divmod(step, per_epoch)
+        order = list(range(len(self.train)))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return [self.train[i] for i in order[place * size : (place + 1) * size]]
+
+    def step(self, step: int) -> dict[str, float]:
+        groups = self._batch(step)
+        num_pairs = sum(len(group.pairs) for group in groups)
+        # Decay to a tenth: the last pairs seen should not outweigh the first.
+        decay = 1 - 0.9 * step / max(1, self.num_steps)
+        self.optimiser.set_rate(warmup(step, max(1, self.num_steps // 10)) * decay)
+        total, correct = 0.0, 0.0
+        costs = [max(self.model.num_tokens(a) for a in group.answers) * len(group.answers) for group in groups]
+        for batch in _within(costs, MICROBATCH_TOKENS):
+            answers = [answer for i in batch for answer in groups[i].answers]
+            rewards_B = self.model.rewards(answers)
+            chosen, rejected, probability = [], [], []
+            first = 0
+            for i in batch:
+                for j, k, p in groups[i].pairs:
+                    chosen.append(first + j)
+                    rejected.append(first + k)
+                    probability.append(p)
+                first += len(groups[i].answers)
+            chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
+            target_P = torch.tensor(probability, device=rewards_B.device)
+            loss = pairwise_loss(chosen_P, rejected_P, target_P)
+            centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
+            (centred * len(chosen) / num_pairs).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach()) * len(chosen) / num_pairs
+            correct += float((chosen_P > rejected_P).sum())
+        norm = self.optimiser.update()
+        return {"loss": total, "accuracy": correct / num_pairs, "grad_norm": norm}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        verdicts = [correct for group in self.heldout for correct, _ in judge_pairs(self.model, [group])]
+        return {"heldout_accuracy": sum(verdicts) / len(verdicts)} if verdicts else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        values = [parameter.detach().clone() for parameter in self.parameters]
+        return {"parameters": values, "adamw": self.optimiser.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        copy_into(self.parameters, state["parameters"])
+        self.optimiser.adamw.load_state_dict(state["adamw"])
+
+
+def _within(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in order, cut into runs whose costs add up to at most the budget."""
+    runs: list[list[int]] = []
+    filled = 0
+    for i, cost in enumerate(costs):
+        if not runs or filled + cost > budget:
+            runs.append([])
+            filled = 0
+        runs[-1].append(i)
+        filled += cost
+    return runs
+
+
+def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float, float]]:
+    """For each decided pair: 1, 0 or 0.5 (equal) for the model, and the same for "the longer text is better"."""
+    answers = [answer for group in groups for answer in group.answers]
+    rewards = scoring.rewards(model, answers)
+    found, first = [], 0
+    for group in groups:
+        for j, k, probability in group.pairs:
+            if probability > 0.5:  # a tie has no right answer
+                lengths = (len(group.answers[j].text), len(group.answers[k].text))
+                found.append((_beats(rewards[first + j], rewards[first + k]), _beats(*lengths)))
+        first += len(group.answers)
+    return found
+
+
+def _beats(a: float, b: float) -> float:
+    return 1.0 if a > b else 0.0 if a < b else 0.5
+
+
+def train(
+    model: RewardModel,
+    train_groups: Sequence[Group],
+    heldout_groups: Sequence[Group],
+    folder: Path,
+    *,
+    settings: RewardSection,
+    seed: int,
+    progress: Progress = silent,
+) -> int:
+    """Trains in place with checkpoints in `folder`; returns the number of steps."""
+    num_steps = settings.epochs * -(-len(train_groups) // settings.batch_prompts)
+    method = PairwiseTraining(model, train_groups, heldout_groups, settings=settings, num_steps=num_steps, seed=seed)
+    return run(
+        method,
+        folder / "checkpoint.pt",
+        lambda first: Metrics(folder.parent, "reward", first),
+        max_steps=num_steps,
+        checkpoint_every=10,
+        eval_every=max(1, num_steps // 2),
+        progress=progress,
+    )
+
+
+def drop_long(groups: Sequence[Group], model: RewardModel, max_tokens: int) -> tuple[list[Group], int]:
+    """Groups whose every answer fits into max_tokens, and how many did not."""
+    kept = [group for group in groups if all(model.num_tokens(answer) <= max_tokens for answer in group.answers)]
+    return kept, len(groups) - len(kept)
