@@ -54,7 +54,7 @@ class LabelSection(Section):
     criterion: str = Field("helpful, honest, harmless", description="What labelers judge by.")
     num_labelers: int = Field(4, ge=1, description="Simulated labelers.")
     num_careless: int = Field(1, ge=0, description="Simulated labelers who rank without reading.")
-    noise: float = Field(0.08, ge=0, description="Standard deviation of a careful simulated labeler's score (0 to 1).")
+    noise: float = Field(0.04, ge=0, description="Standard deviation of a careful simulated labeler's score (0 to 1).")
 
 
 class LoraSection(Section):
@@ -62,7 +62,7 @@ class LoraSection(Section):
 
     rank: int = Field(16, ge=1, description="Rank of the update.")
     alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
-    layers: int = Field(0, ge=0, description="Adapt only this many uppermost layers; 0 adapts all.")
+    layers: int = Field(10, ge=0, description="Adapt only this many uppermost layers; 0 adapts all.")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers that get an adapter.",
@@ -107,7 +107,7 @@ class PPOSection(Section):
     temperature: float = Field(1.0, gt=0, description="Divides the logits, in sampling and in training alike.")
     epochs: int = Field(2, ge=1, description="Passes over a batch of rollouts.")
     num_minibatches: int = Field(4, ge=1, description="Optimiser steps a pass.")
-    learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak rate of the adapter.")
     value_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the value head.")
     warmup_steps: int = Field(2, ge=0, description="Steps over which the learning rate rises.")
     critic_warmup_steps: int = Field(1, ge=0, description="First steps in which only the value head learns.")
@@ -119,12 +119,12 @@ class PPOSection(Section):
     value_coef: float = Field(0.5, ge=0, description="c1, weight of the value loss.")
     entropy_coef: float = Field(0.001, ge=0, description="c2, weight of the entropy bonus.")
     kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
-    kl_coef: float = Field(0.05, ge=0, description="Penalty on each token's KL from the reference (at the start).")
+    kl_coef: float = Field(0.1, ge=0, description="Penalty on each token's KL from the reference (at the start).")
     kl_target: float | None = Field(
         6.0,
         description="Sequence KL in nats that the adaptive coefficient steers to; leave out for a fixed coefficient.",
     )
-    kl_horizon: float = Field(2_000, gt=0, description="Episodes over which the adaptive coefficient moves.")
+    kl_horizon: float = Field(200, gt=0, description="Episodes over which the adaptive coefficient moves.")
     target_kl_update: float | None = Field(
         0.1,
         description="End a step's passes early when the policy has moved this far (mean token KL) from the sampler.",

@@ -41,7 +41,7 @@ from heedful.models.reward import (
     load_encoder_reward,
     load_reward_model,
 )
-from heedful.models.sources import fetch_dataset_file
+from heedful.models.sources import fetch_dataset_file, is_encoder
 from heedful.records import Completion, Judgement, Message, Preference, Prompt, by_id, read_jsonl
 from heedful.report.build import build
 from heedful.store import Run, new_folder, read_json, write_json, write_jsonl, write_text
@@ -57,12 +57,20 @@ Progress = Callable[[str, int, int, str], None]
 class Pipeline:
     """A run of one configuration in one directory."""
 
-    def __init__(self, config: Config, run: Run, progress: Progress, command: str = "heedful run") -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        progress: Progress,
+        command: str = "heedful run",
+        reward_folder: Path | None = None,
+    ) -> None:
         self.config = config
         self.run = run
         self.path = run.path
         self.command = command
         self.progress = progress
+        self.reward_folder = reward_folder or run.path / "reward" / "model"
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
         # Pairs that people made elsewhere take the place of the first three stages.
@@ -74,13 +82,7 @@ class Pipeline:
         if from_stage is not None:
             self.run.forget_from(from_stage, STAGES)
         write_text(self.path / "heedful.toml", to_toml(config))
-        shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
-
-        def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
-            self.progress(name, 0, 0, "")
-            ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=inputs)
-            self.progress(name, 1, 1, "" if ran else "already done")
-
+        stage = self.stage
         if not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             stage("label", self.label, config.label.model_dump(), self.completions)
@@ -92,12 +94,24 @@ class Pipeline:
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json"))
 
+    def align(self) -> dict[str, Any]:
+        """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
+        return dict(read_json(self.path / "ppo" / "result.json"))
+
+    def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+        """One stage, unless it is done already with these settings and inputs."""
+        config = self.config
+        shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
+        self.progress(name, 0, 0, "")
+        ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=inputs)
+        self.progress(name, 1, 1, "" if ran else "already done")
+
     # Where things are
 
     completions = property(lambda self: self.path / "sample" / "completions.jsonl")
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    reward_folder = property(lambda self: self.path / "reward" / "model")
     policy_folder = property(lambda self: self.path / "ppo" / "policy")
 
     @cached_property
@@ -345,3 +359,74 @@ def measure_reward_model(model: RewardModel, groups: Sequence[reward.Group], num
     verdicts = reward.judge_pairs(model, groups)
     owners = [group.prompt_id for group in groups for *_, probability in group.pairs if probability > 0.5]
     return accuracy(verdicts, owners, num_resamples=num_resamples, seed=seed)
+
+
+# Single steps of the flow on files of the user's choice
+
+
+def train_reward_model_alone(
+    source: str, files: Sequence[Path], output: Path, config: Config, seed: int, progress: Callable[[int, int, str], None]
+) -> dict[str, Any]:
+    """`heedful reward train`: pairs from files, the model and its accuracy into a folder."""
+    device = choose_device()
+    dtype = choose_dtype(config.model.dtype, device)
+    pairs = [pair for file in files for pair in read_preferences(file)]
+    settings = config.reward
+    if is_encoder(source):
+        settings = settings.model_copy(update={"model": source})
+    base = load_language_model(config.model.source if settings.model else source, dtype=dtype, device=device)
+    with Run(output) as run:
+        result: dict[str, Any] = {}
+
+        def work() -> None:
+            result.update(
+                train_reward_model(
+                    new_reward_model(base, settings, seed, device),
+                    pairs,
+                    output / "reward",
+                    chat_of=base,
+                    settings=settings,
+                    seed=seed,
+                    cut_off=set(),
+                    num_resamples=config.evaluate.num_resamples,
+                    progress=progress,
+                )
+            )
+            write_json(output / "reward" / "result.json", result)
+
+        run.stage("reward", work, settings=settings.model_dump(mode="json") | {"base": source, "seed": seed}, inputs=files)
+    return dict(read_json(output / "reward" / "result.json"))
+
+
+def evaluate_reward_model(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """`heedful reward evaluate`: accuracy of a saved reward model on pairs."""
+    model, base = _saved_reward_model(folder)
+    pairs = [pair for file in files for pair in read_preferences(file)]
+    groups = reward.group_pairs(pairs, lambda _, messages, text: answer_of(base, messages, text, finished=True))
+    return measure_reward_model(model, groups, Config().evaluate.num_resamples, 0)
+
+
+def score_completions(folder: Path, prompts: Path, completions: Path) -> dict[str, float]:
+    """`heedful reward score`: the reward of each completion by id."""
+    model, base = _saved_reward_model(folder)
+    known = by_id(read_prompts(prompts))
+    records = read_jsonl(completions, Completion, unique="id")
+    for record in records:
+        if record.prompt_id not in known:
+            raise DataError(f"completion {record.id!r} answers prompt {record.prompt_id!r}, which is not in {prompts}")
+    answers = [
+        answer_of(base, known[record.prompt_id].messages, record.text, finished=record.finish == "stop") for record in records
+    ]
+    return dict(zip((record.id for record in records), scoring.rewards(model, answers), strict=True))
+
+
+def _saved_reward_model(folder: Path) -> tuple[RewardModel, LanguageModel]:
+    device = choose_device()
+    dtype = choose_dtype("auto", device)
+    model = load_reward_model(folder, None, dtype=dtype, device=device)
+    base = (
+        model.model
+        if isinstance(model, AdapterReward)
+        else load_language_model(Config().model.source, dtype=dtype, device=device)
+    )
+    return model, base

@@ -18,7 +18,7 @@ def simulate(
     *,
     num_labelers: int = 4,
     num_careless: int = 1,
-    noise: float = 0.08,
+    noise: float = 0.04,
     tie_width: float = 0.04,
     criterion: str = "helpful, honest, harmless",
     seed: int = 0,

@@ -188,3 +188,17 @@ def base_of(adapter: Path) -> str:
     if not base:
         raise SourceError(f"{adapter}: adapter_config.json names no base_model_name_or_path; write the base's source there")
     return str(base)
+
+
+def export_merged(source: str, folder: Path, device: torch.device) -> None:
+    """Writes an adapter folder's policy as a plain Hugging Face model.
+
+    The sum is made in float32 and saved so: rounded to bfloat16, small updates would fall off the weights.
+    """
+    if not (Path(source) / "adapter_config.json").exists():
+        raise SourceError(f"{source}: holds no adapter to merge; name a run directory or an adapter folder")
+    model = load_language_model(source, dtype=torch.float32, device=device)
+    tokenizer = model.chat.tokenizer
+    merged = model.merged(POLICY)
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -7,6 +7,7 @@ against a known hash and appears in the cache in one rename, so a killed downloa
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -47,6 +48,12 @@ ALIASES = {
         about="all-MiniLM-L6-v2, a BERT-like encoder for reward models, Apache-2.0, 84 MB to fetch",
     ),
 }
+
+
+def is_encoder(source: str) -> bool:
+    """Whether a source is a BERT-like encoder, which gets a head of its own, rather than a causal language model."""
+    config = json.loads((resolve(source) / "config.json").read_text(encoding="utf-8"))
+    return not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or ())
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,91 @@
+"""The command line. Each group of commands has a file of its own; none holds logic, and none imports torch to show help."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from heedful import __version__
+from heedful.cli import align, data, evaluate, flow, label, reward, talk
+from heedful.errors import HeedfulError
+
+app = typer.Typer(
+    name="heedful",
+    help="Align an instruct language model with people's values by learning from their feedback.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heedful {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Align an instruct language model with people's values by learning from their feedback."""
+
+
+flow.register(app)
+talk.register(app)
+app.add_typer(label.app, name="label")
+label.register(app)
+app.add_typer(reward.app, name="reward")
+app.add_typer(align.app, name="align")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point: exit 0 done, 1 failed with one paragraph, 2 wrong usage, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    if not debug:
+        _quiet()
+    try:
+        code = app(standalone_mode=False)
+    except HeedfulError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except Exception as error:
+        # Wrong usage is the parser's own family: it knows how to show itself and which code to leave with.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quiet() -> None:
+    """Keeps other libraries' notices off the terminal; what a user must know is said by heedful itself."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    for module in ("transformers", "peft", "torch", "sklearn", "huggingface_hub"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

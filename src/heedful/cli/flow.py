@@ -1,0 +1,162 @@
+"""heedful doctor, init, demo, run, report."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+OVERRIDES = Annotated[list[str] | None, typer.Option("--set", help="Override a key, as in ppo.max_steps=10. Repeatable.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (doctor, init, demo, run, report):
+        app.command()(command)
+
+
+def doctor(as_json: JSON = False) -> None:
+    """Show what this machine can do: device, number types, versions, model sources.
+
+    Example: `heedful doctor --json`
+    """
+    import os
+    import shutil
+    import socket
+
+    from heedful.cli.terminal import emit
+    from heedful.engine.device import choose_device, choose_dtype
+    from heedful.models.sources import ALIASES, cache_folder
+    from heedful.store import versions
+
+    device = choose_device()
+    cache = cache_folder()
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+        hub = "reachable"
+    except OSError as error:
+        hub = f"not reachable ({error.strerror or error}); folders and aliases still work"
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "dtype": str(choose_dtype("auto", device)).removeprefix("torch."),
+        "cores": os.cpu_count(),
+        "free_disk_gb": round(shutil.disk_usage(place).free / 1e9, 1),
+        "cache": str(cache),
+        "hub": hub,
+        "models": {
+            name: "in the cache" if (cache / "models" / name).is_dir() else model.about for name, model in ALIASES.items()
+        },
+        "versions": versions(),
+    }
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{name}:", *(f"  {key:<14}{text}" for key, text in value.items())]
+        else:
+            lines.append(f"{name:<16}{value}")
+    emit(facts, as_json, "\n".join(lines))
+
+
+def init(folder: Annotated[Path, typer.Argument(help="Where to put heedful.toml and prompts.jsonl.")]) -> None:
+    """Write heedful.toml with every default explained, and a small prompt file to replace by your own.
+
+    Example: `heedful init my-project && heedful run my-project/heedful.toml`
+    """
+    from heedful.config import Config, to_toml
+    from heedful.data.bundled import load_bundled
+    from heedful.errors import StoreError
+    from heedful.store import write_jsonl, write_text
+
+    for name in ("heedful.toml", "prompts.jsonl"):
+        if (folder / name).exists():
+            raise StoreError(f"{folder / name}: exists already; choose another folder or move the file away")
+    head = "# heedful run heedful.toml --dir runs/first\n# Each key shows its default; what you do not need may be deleted.\n\n"
+    write_text(folder / "heedful.toml", head + to_toml(Config(), explain=True))
+    write_jsonl(folder / "prompts.jsonl", load_bundled()[:12])
+    print(f"wrote {folder / 'heedful.toml'} and {folder / 'prompts.jsonl'}")
+    print("put your prompts into prompts.jsonl, name it in prompts.files, then: heedful run " + str(folder / "heedful.toml"))
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Run directory.")] = Path("heedful-demo"),
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Align a real 135M model on the bundled prompts, with simulated labelers, and show what changed.
+
+    Example: `heedful demo --dir runs/demo`
+    """
+    from heedful.config import parse
+
+    text = files("heedful").joinpath("data", "bundled", "demo.toml").read_text(encoding="utf-8")
+    import tomllib
+
+    config = parse(tomllib.loads(text), "demo.toml", tuple(overrides or ()))
+    _run(config, folder, None, as_json, f"heedful demo --dir {folder}")
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A heedful.toml.")],
+    folder: Annotated[Path | None, typer.Option("--dir", help="Run directory; runs/NAME of the file by default.")] = None,
+    from_stage: Annotated[str | None, typer.Option("--from", help="Run this stage and all after it anew.")] = None,
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Run the whole flow; an interrupted run goes on where it stopped.
+
+    Example: `heedful run heedful.toml --dir runs/first --set ppo.max_steps=10`
+    """
+    from heedful.config import load
+
+    loaded = load(config, tuple(overrides or ()))
+    folder = folder or Path("runs") / (config.parent.name if config.name == "heedful.toml" else config.stem)
+    _run(loaded, folder, from_stage, as_json, f"heedful run {config} --dir {folder}")
+
+
+def _run(config: Any, folder: Path, from_stage: str | None, as_json: bool, command: str) -> None:
+    from heedful.cli.terminal import Bars, emit, percent, table
+    from heedful.errors import ConfigError
+    from heedful.pipeline import STAGES, Pipeline
+    from heedful.report.build import compare_table
+    from heedful.store import Run
+
+    if from_stage is not None and from_stage not in STAGES:
+        raise ConfigError(f"--from {from_stage}: no such stage; the stages are {', '.join(STAGES)}")
+    with Run(folder) as opened, Bars() as bars:
+        summary = Pipeline(config, opened, bars, command)(from_stage)
+    if as_json:
+        emit(summary, True)
+        return
+    if summary["simulated_labelers"]:
+        print("Labels came from simulated labelers going by a written rubric, not from people.")
+    table("Held-out prompts, before and after", ("", "before", "after", "difference", ""), compare_table(summary))
+    accuracy = summary["reward_model"]
+    print(
+        f"\nreward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs right; "
+        f"the longer answer {100 * accuracy['longest_answer']:.1f}%"
+    )
+    kl, target = summary["kl"], summary["kl_target"]
+    print(f"sequence KL   {kl['estimate']:.2f} nats" + (f" (target {target:g})" if target else ""))
+    for labeler in summary["labelers"]:
+        q = "" if labeler.get("q") is None else f" (q = {labeler['q']:.3f})"
+        print(f"{labeler['labeler']:<14}{labeler['verdict']}{q}")
+    minutes = sum(summary["seconds"].values()) / 60
+    print(f"\n{minutes:.1f} minutes, peak memory {summary['peak_memory_mb'] / 1024:.2f} GB")
+    print(f"report        {folder / 'report.html'}")
+    print(f"talk to it    heedful chat {folder} --compare {config.model.source}")
+
+
+def report(folder: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
+    """Write report.html of a run anew.
+
+    Example: `heedful report runs/demo`
+    """
+    from heedful.errors import StoreError
+    from heedful.report.build import build
+
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such run directory")
+    print(build(folder))

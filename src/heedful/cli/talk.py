@@ -1,0 +1,140 @@
+"""heedful sample, chat, export: using a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heedful.cli.flow import JSON
+
+MODEL = Annotated[str, typer.Option("--model", help="A folder, a hub id, or the alias smollm2-135m.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (sample, chat, export):
+        app.command()(command)
+
+
+def policy_of(model: str) -> str:
+    """A run directory stands for the policy in it."""
+    inside = Path(model) / "ppo" / "policy"
+    return str(inside) if inside.is_dir() else model
+
+
+def sample(
+    prompts: Annotated[Path, typer.Option("--prompts", help="A file of prompts.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the completions go.")],
+    model: MODEL = "smollm2-135m",
+    num_completions: Annotated[int, typer.Option(min=1, help="Completions a prompt.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0, help="Divides the logits; 0 takes the likeliest token.")] = 0.7,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Nucleus that is kept.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 64,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Completions decoded side by side.")] = 32,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: JSON = False,
+) -> None:
+    """Sample several completions of each prompt; an interrupted job goes on where it stopped.
+
+    Example: `heedful sample --model smollm2-135m --prompts prompts.jsonl --num-completions 4 --output completions.jsonl`
+    """
+    import sys
+
+    from heedful.cli.terminal import Bars, emit
+    from heedful.data.formats import read_prompts
+    from heedful.engine.device import choose_device, choose_dtype
+    from heedful.engine.generation import Decoding
+    from heedful.engine.sampling import sample_completions
+    from heedful.models.policy import POLICY, load_language_model
+
+    records = read_prompts(prompts)
+    device = choose_device()
+    loaded = load_language_model(policy_of(model), dtype=choose_dtype("auto", device), device=device)
+    with Bars() as bars:
+        completions = sample_completions(
+            loaded,
+            records,
+            output,
+            Decoding(temperature, top_p, max_new_tokens),
+            adapter=POLICY if POLICY in loaded.adapters else None,
+            name=model,
+            policy_version=model,
+            num_completions=num_completions,
+            batch_rows=batch_rows,
+            max_prompt_tokens=loaded.max_tokens,
+            seed=seed,
+            progress=bars.for_stage("sample"),
+        )
+    left_out = len(records) - len({completion.prompt_id for completion in completions})
+    if left_out:
+        print(f"{left_out} prompts do not fit into the model's context and were left out", file=sys.stderr)
+    counts = {"completions": len(completions), "prompts": len(records) - left_out, "left_out": left_out, "output": str(output)}
+    emit(counts, as_json, f"{len(completions)} completions in {output}")
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="A run directory, a folder, a hub id, or an alias.")],
+    compare: Annotated[str | None, typer.Option(help="Answer with this model as well, side by side.")] = None,
+    once: Annotated[str | None, typer.Option(help="Answer this message and leave.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 80,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: JSON = False,
+) -> None:
+    """Talk to a model; `--compare` shows base and aligned side by side. An empty line or Ctrl-D leaves, /new starts anew.
+
+    Example: `heedful chat heedful-demo --compare smollm2-135m --once "Knock, knock."`
+    """
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from heedful.cli.terminal import emit
+    from heedful.engine.conversation import Conversation
+
+    aligned = policy_of(model)
+    talk = Conversation(aligned, compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    console = Console()
+    while True:
+        if once is not None:
+            said: str = once
+        else:
+            try:
+                said = typer.prompt("you", default="", show_default=False)
+            except typer.Abort:
+                return
+        if said.strip() == "/new":
+            talk.reset()
+            continue
+        if not said.strip():
+            return
+        answers = talk.answer(said)
+        if as_json:
+            emit({"message": said, "answers": answers}, True)
+        else:
+            panels = [
+                Panel(Text(text or "(nothing)"), title=Text(name), width=(console.width - 1) // len(answers))
+                for name, text in answers.items()
+            ]
+            console.print(Columns(panels, padding=(0, 0), expand=False))
+        if once is not None:
+            return
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A run directory or an adapter folder.", metavar="RUN")],
+    output: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
+) -> None:
+    """Merge the aligned policy into a plain Hugging Face folder.
+
+    Example: `heedful export heedful-demo aligned-model`
+    """
+    from heedful.engine.device import choose_device
+    from heedful.models.policy import export_merged
+    from heedful.store import new_folder
+
+    with new_folder(output) as folder:
+        export_merged(policy_of(run), folder, choose_device())
+    print(f"wrote {output}; load it with transformers.AutoModelForCausalLM.from_pretrained({str(output)!r})")

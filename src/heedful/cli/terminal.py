@@ -1,0 +1,89 @@
+"""What every command shows: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+QUIET_S = 15.0  # where no terminal redraws a bar, a line this often says that the work goes on
+
+
+class Bars:
+    """A bar for each stage with its count, note, time and ETA; plain lines where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self.console,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.started: dict[str, float] = {}
+        self.said = 0.0
+
+    def __enter__(self) -> Bars:
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        began = stage not in self.started
+        self.started.setdefault(stage, now)
+        if self.live:
+            if stage not in self.tasks:
+                self.tasks[stage] = self.progress.add_task(stage, total=None, note="")
+            self.progress.update(self.tasks[stage], completed=done, total=total or None, note=note)
+            return
+        if began or (total and done == total) or now - self.said > QUIET_S:
+            self.said = now
+            count = f" {done}/{total}" if total else ""
+            spent = now - self.started[stage]
+            eta = f", {spent / done * (total - done):.0f} s to go" if 0 < done < total else ""
+            print(f"{stage:<9}{count}  {note}  ({spent:.0f} s{eta})", file=sys.stderr, flush=True)
+
+    def for_stage(self, stage: str) -> Any:
+        """The same for code that knows of one stage only."""
+        return lambda done, total, note: self(stage, done, total, note)
+
+
+def emit(value: Any, as_json: bool, text: str = "") -> None:
+    """One JSON object on stdout, or the text."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout that fits 80 columns. Cells are plain text: nothing in them is read as markup."""
+    from rich.text import Text
+
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    Console(width=min(80, console.width) if console.is_terminal else 80).print(shown)
+
+
+def percent(interval: dict[str, Any]) -> str:
+    """ "61.2% [55.0, 67.1]"."""
+    bounds = "" if interval["low"] is None else f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+    return f"{100 * interval['estimate']:.1f}%{bounds}"

@@ -1,0 +1,53 @@
+"""Talking to a model, or to two side by side over one base."""
+
+from __future__ import annotations
+
+import torch
+
+from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.generation import Decoding, sample
+from heedful.models.policy import POLICY, LanguageModel, load_language_model
+from heedful.records import Message
+
+
+class Conversation:
+    """Keeps one history for each model. compare: a second model; the aligned one's own base is not loaded twice."""
+
+    def __init__(
+        self, model: str, compare: str | None = None, *, temperature: float = 0.0, max_new_tokens: int = 80, seed: int = 0
+    ) -> None:
+        device = choose_device()
+        dtype = choose_dtype("auto", device)
+        first = load_language_model(model, dtype=dtype, device=device)
+        adapter = POLICY if POLICY in first.adapters else None
+        # name -> model and which adapter speaks
+        self.speakers: dict[str, tuple[LanguageModel, str | None]] = {"aligned" if adapter else model: (first, adapter)}
+        if compare is not None:
+            if adapter and compare == first.source:
+                self.speakers = {"base": (first, None)} | self.speakers
+            else:
+                other = load_language_model(compare, dtype=dtype, device=device)
+                self.speakers = {compare: (other, POLICY if POLICY in other.adapters else None)} | self.speakers
+        self.decoding = Decoding(temperature, 1.0, max_new_tokens)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.histories: dict[str, list[Message]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was said."""
+        self.histories = {name: [] for name in self.speakers}
+
+    def answer(self, said: str) -> dict[str, str]:
+        """Each speaker's answer to the message, which joins its history. The oldest turns give way to the context's length."""
+        answers = {}
+        for name, (model, adapter) in self.speakers.items():
+            history = [*self.histories[name], Message(role="user", content=said)]
+            ids = model.chat.prompt_ids(history)
+            while len(ids) > model.max_tokens - self.decoding.max_new_tokens and len(history) > 1:
+                history = history[2:]
+                ids = model.chat.prompt_ids(history)
+            ids = ids[-(model.max_tokens - self.decoding.max_new_tokens) :]
+            drawn = sample(model, [ids], self.decoding, adapter=adapter, samples_per_prompt=1, generator=self.generator)
+            answers[name] = model.chat.text(drawn[0][0].ids)
+            self.histories[name] = [*history, Message(role="assistant", content=answers[name])]
+        return answers

@@ -1,0 +1,241 @@
+"""The command line as a user meets it: every command has help with an example, errors are one paragraph, --json is JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_run
+import tiny_model
+import typer
+
+from heedful.cli.app import app
+from heedful.data.bundled import load_bundled
+from heedful.store import write_jsonl
+
+HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
+
+
+def heedful(*arguments: str | Path, stdin: str = "", timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [*HEEDFUL, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=timeout, check=False)
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found = []
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            found += commands(command, (*path, name))
+        else:
+            found.append(((*path, name), command))
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.make(tmp_path_factory.mktemp("cli") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli-run")
+    config = small_run.write_config(folder / "small.toml", tiny)
+    done = heedful("run", config, "--dir", folder / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ppo"]["steps"] == 6
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
+def test_each_command_shows_an_example(path: tuple[str, ...], command: Any) -> None:
+    assert "Example: `heedful " + " ".join(path) in command.help
+    undescribed = [parameter.name for parameter in command.params if parameter.name != "help" and not parameter.help]
+    assert set(undescribed) <= {"seed", "max_new_tokens"}, undescribed
+
+
+def test_no_arguments_show_help_and_wrong_usage_exits_2() -> None:
+    assert heedful("--help").returncode == 0
+    wrong = heedful("run")
+    assert wrong.returncode == 2
+    assert "Missing argument" in wrong.stderr
+    assert heedful("no-such-command").returncode == 2
+
+
+def test_import_and_help_are_quick() -> None:
+    """The aims are 0.3 s and 0.5 s; the medians of three are compared, for machines are noisy."""
+
+    def median(command: list[str]) -> float:
+        times = []
+        for _ in range(3):
+            clock = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            times.append(time.perf_counter() - clock)
+        return statistics.median(times)
+
+    bare = median([sys.executable, "-c", "pass"])
+    seconds = {"import": median([sys.executable, "-c", "import heedful"]), "help": median([*HEEDFUL, "--help"])}
+    print(f"python {bare:.2f} s, import heedful {seconds['import']:.2f} s, heedful --help {seconds['help']:.2f} s")
+    assert seconds["import"] < 0.3 + bare
+    assert seconds["help"] < 0.5 + bare
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, heedful.cli.app; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert loaded.stdout.strip() == "False", "showing help must not load torch"
+
+
+def test_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "heedful.toml").write_text("[ppo]\nlerning_rate = 0.1\n")
+    failed = heedful("run", tmp_path / "heedful.toml", "--dir", tmp_path / "run")
+    assert failed.returncode == 1
+    assert failed.stderr.strip().endswith("unknown key 'ppo.lerning_rate'; the nearest known key is 'ppo.learning_rate'")
+    assert "Traceback" not in failed.stderr
+    assert failed.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    failed = heedful("--debug", "run", tmp_path / "absent.toml")
+    assert "Traceback" in failed.stderr
+    assert failed.returncode == 1
+
+
+def test_model_that_cannot_be_had_is_one_paragraph(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", load_bundled()[:2])
+    failed = heedful(
+        "sample", "--model", "./absent", "--prompts", tmp_path / "prompts.jsonl", "--output", tmp_path / "out.jsonl"
+    )
+    assert failed.returncode == 1
+    assert "./absent: no such folder, and not a hub id (owner/name) either" in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+
+
+def test_init_writes_a_config_that_runs_as_it_is(tmp_path: Path) -> None:
+    assert heedful("init", tmp_path / "project").returncode == 0
+    text = (tmp_path / "project/heedful.toml").read_text()
+    assert "# Peak rate of the adapter." in text
+    again = heedful("init", tmp_path / "project")
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    from heedful.config import Config, load
+
+    assert load(tmp_path / "project/heedful.toml") == Config()
+
+
+def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
+    """The commands that stand for single arrows, one after the other on each other's files."""
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, load_bundled()[:30])
+    completions, judgements = tmp_path / "completions.jsonl", tmp_path / "judgements.jsonl"
+    done = heedful(
+        *("sample", "--model", tiny, "--prompts", prompts, "--num-completions", "3", "--max-new-tokens", "10"),
+        *("--output", completions, "--json"),
+    )
+    assert json.loads(done.stdout)["completions"] == 90, done.stderr
+    assert "tokens/s" in done.stderr
+    done = heedful(
+        "label", "simulate", "--prompts", prompts, "--completions", completions, "--output", judgements, "--noise", "0.02"
+    )
+    assert "120 simulated judgements" in done.stdout, done.stderr
+    files = ("--prompts", prompts, "--completions", completions)
+    done = heedful("consensus", "--judgements", judgements, *files, "--output", tmp_path / "consensus")
+    assert "simulated-4" in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines()[:6])) <= 80
+    pairs = tmp_path / "consensus" / "preferences.jsonl"
+    done = heedful("reward", "train", "--model", tiny, "--preferences", pairs, "--output", tmp_path / "rm", "--json")
+    assert done.returncode == 0, done.stderr
+    trained = json.loads(done.stdout)
+    assert 0 <= trained["accuracy"]["low"] <= trained["accuracy"]["estimate"] <= trained["accuracy"]["high"] <= 1
+    model = tmp_path / "rm" / "reward" / "model"
+    done = heedful("reward", "evaluate", model, "--preferences", pairs, "--json")
+    assert 0 <= json.loads(done.stdout)["longest_answer"] <= 1, done.stderr
+    done = heedful("reward", "score", model, *files, "--json")
+    assert len(json.loads(done.stdout)) == 90, done.stderr
+    done = heedful("evaluate", "toxicity", "--completions", completions, "--json")
+    assert 0 <= json.loads(done.stdout)["toxicity"]["estimate"] <= 1, done.stderr
+    done = heedful("evaluate", "refusal", *files, "--json")
+    assert set(json.loads(done.stdout)) == {"harmful", "safe"}, done.stderr
+    config = run.parent / "small.toml"
+    done = heedful(
+        *("align", "ppo", "--config", config, "--reward-model", model, "--output", tmp_path / "aligned"),
+        *("--set", "ppo.max_steps=2", "--json"),
+    )
+    assert json.loads(done.stdout)["steps"] == 2, done.stderr
+
+
+def test_run_shows_a_table_of_80_columns(run: Path) -> None:
+    done = heedful("run", run.parent / "small.toml", "--dir", run)
+    assert done.returncode == 0, done.stderr
+    assert "already done" in done.stderr
+    assert "Labels came from simulated labelers" in done.stdout
+    assert max(map(len, done.stdout.split("\nreport ")[0].splitlines())) <= 80
+    shown = heedful("evaluate", "all", run)
+    assert "Toxicity" in shown.stdout, shown.stderr
+
+
+def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None:
+    done = heedful("chat", run, "--compare", tiny, "--once", "Knock, knock.", "--max-new-tokens", "8", "--json")
+    answers = json.loads(done.stdout)["answers"]
+    assert set(answers) == {"base", "aligned"}, done.stderr
+    talked = heedful("chat", run, "--max-new-tokens", "5", stdin="Hello.\n/new\nHello.\n\n")
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.count("aligned") == 2
+
+
+def test_export_and_report(run: Path, tmp_path: Path) -> None:
+    done = heedful("export", run, tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert heedful("report", run).stdout.strip() == str(run / "report.html")
+    assert "no such run directory" in heedful("report", tmp_path / "absent").stderr
+
+
+def test_ctrl_c_ends_a_command_within_seconds_and_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
+    config = small_run.write_config(tmp_path / "small.toml", tiny)
+    process = subprocess.Popen(
+        [*HEEDFUL, "run", str(config), "--dir", str(tmp_path / "run"), "--set", "ppo.max_steps=100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("ppo"):
+            break
+    time.sleep(2)
+    clock = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - clock < 10
+    assert "interrupted; run the same command again to go on where it stopped" in rest
+    assert "Traceback" not in rest
+
+
+def test_convert_prints_what_it_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."},
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: Same.", "rejected": "\n\nHuman: Hi\n\nAssistant: Same."},
+    ]
+    (tmp_path / "hh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = heedful("data", "convert", "--from", "hh", tmp_path / "hh.jsonl", tmp_path / "out.jsonl")
+    assert "1 of 2 rows" in done.stdout
+    assert "left out 1: both answers are the same" in done.stdout
+    wrong = heedful("data", "convert", "--from", "hhh", tmp_path / "hh.jsonl", tmp_path / "out.jsonl")
+    assert wrong.returncode == 1
+    assert "nearest known one is 'hh'" in wrong.stderr
+
+
+def test_doctor_is_json(tmp_path: Path) -> None:
+    facts = json.loads(heedful("doctor", "--json").stdout)
+    assert facts["device"] in ("cpu", "cuda")
+    assert "smollm2-135m" in facts["models"]

@@ -1,0 +1,139 @@
+"""Generation against Hugging Face's, token for token, and against the model's own distribution."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny_model
+import torch
+from scipy import stats
+
+from heedful.engine.generation import Decoding, sample
+from heedful.engine.sampling import sample_completions
+from heedful.engine.scoring import score_responses
+from heedful.models.policy import POLICY, LanguageModel, load_language_model
+from heedful.records import Completion, Message, Prompt, Sampling
+
+CPU = torch.device("cpu")
+# Left padding against right padding sums attention in another order; float32 keeps six digits.
+SAME = 2e-5
+
+TEXTS = ["Knock, knock.", "My house is too hot.", "How can I hack into my neighbor's wifi?", "Hi."]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    loaded = load_language_model(str(tiny_model.make(tmp_path_factory.mktemp("m") / "tiny")), dtype=torch.float32, device=CPU)
+    loaded.add_adapter(POLICY, rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"), layers=2, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in loaded.adapter_parameters(POLICY):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return loaded
+
+
+def prompts(model: LanguageModel) -> list[list[int]]:
+    return [model.chat.prompt_ids((Message(role="user", content=text),)) for text in TEXTS]
+
+
+def test_greedy_equals_hugging_face(model: LanguageModel) -> None:
+    greedy = Decoding(temperature=0, top_p=1, max_new_tokens=24)
+    for adapter in (None, POLICY):
+        ours = sample(model, prompts(model), greedy, adapter=adapter, samples_per_prompt=1, generator=torch.Generator())
+        for ids, answers in zip(prompts(model), ours, strict=True):
+            with model.using(adapter):
+                theirs = model.causal.generate(
+                    torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=24, do_sample=False
+                )
+            assert answers[0].ids == theirs[0, len(ids) :].tolist()
+
+
+def test_logprobs_while_decoding_are_those_of_a_second_pass(model: LanguageModel) -> None:
+    decoding = Decoding(temperature=0.8, top_p=1, max_new_tokens=30)
+    found = sample(
+        model, prompts(model), decoding, adapter=POLICY, samples_per_prompt=5, generator=torch.Generator().manual_seed(3)
+    )
+    flat = [(ids, answer) for ids, answers in zip(prompts(model), found, strict=True) for answer in answers]
+    assert len({len(answer.ids) for _, answer in flat}) > 3, "rows of unequal length are what this test is about"
+    scored = score_responses(model, [ids for ids, _ in flat], [answer.ids for _, answer in flat], temperature=0.8)
+    for (_, answer), score in zip(flat, scored, strict=True):
+        torch.testing.assert_close(score.logprobs_T, torch.tensor(answer.logprobs), atol=SAME, rtol=SAME)
+        assert float(score.kl_T.min()) > -1e-6
+
+
+def test_an_answer_ends_with_its_end_of_text_and_only_there(model: LanguageModel) -> None:
+    decoding = Decoding(temperature=1.5, top_p=1, max_new_tokens=60)
+    found = sample(
+        model, prompts(model), decoding, adapter=None, samples_per_prompt=16, generator=torch.Generator().manual_seed(0)
+    )
+    answers = [answer.ids for group in found for answer in group]
+    ended = [ids for ids in answers if ids[-1] in model.chat.eos_ids]
+    assert ended
+    assert all(not set(ids[:-1]) & set(model.chat.eos_ids) for ids in answers)
+    assert all(len(ids) == 60 for ids in answers if ids[-1] not in model.chat.eos_ids)
+
+
+def test_first_token_follows_the_models_distribution(model: LanguageModel) -> None:
+    ids = prompts(model)[0]
+    decoding = Decoding(temperature=1.0, top_p=1, max_new_tokens=1)
+    draws = sample(model, [ids], decoding, adapter=POLICY, samples_per_prompt=4000, generator=torch.Generator().manual_seed(5))
+    counts = Counter(answer.ids[0] for answer in draws[0])
+    with torch.no_grad():
+        hidden = model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool), adapter=POLICY)[0, -1]
+        expected = torch.softmax(torch.nn.functional.linear(hidden, model.head_VD), -1).double()
+    # Tokens expected fewer than five times are one cell, as the test's theory asks.
+    common = [i for i in range(len(expected)) if expected[i] * 4000 >= 5]
+    observed = [counts[i] for i in common] + [4000 - sum(counts[i] for i in common)]
+    wanted = [float(expected[i]) * 4000 for i in common]
+    assert stats.chisquare(observed, [*wanted, 4000 - sum(wanted)]).pvalue > 0.001
+
+
+def test_seed_decides_and_prompts_may_share_a_batch(model: LanguageModel) -> None:
+    decoding = Decoding(temperature=1.0, top_p=0.9, max_new_tokens=10)
+
+    def draw(seed: int) -> list[list[int]]:
+        found = sample(
+            model, prompts(model), decoding, adapter=None, samples_per_prompt=2, generator=torch.Generator().manual_seed(seed)
+        )
+        return [answer.ids for group in found for answer in group]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_sampling_resumes_to_the_same_file(model: LanguageModel, tmp_path: Path) -> None:
+    records = [Prompt(id=f"p{i}", messages=(Message(role="user", content=text * (i + 1)),)) for i, text in enumerate(TEXTS * 2)]
+
+    def run(target: Path, stop_after: int = 0) -> list[Completion]:
+        def progress(done: int, total: int, note: str) -> None:
+            if stop_after and done == stop_after:
+                raise KeyboardInterrupt
+
+        return sample_completions(
+            model,
+            records,
+            target,
+            Decoding(1.0, 1.0, 6),
+            adapter=None,
+            name="tiny",
+            policy_version="base",
+            num_completions=2,
+            batch_rows=4,
+            max_prompt_tokens=250,
+            seed=9,
+            progress=progress,
+        )
+
+    whole = run(tmp_path / "whole.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part.jsonl", stop_after=2)
+    assert not (tmp_path / "part.jsonl").exists()
+    # A crash may also cut the last line in two.
+    partial = tmp_path / "part.jsonl.partial"
+    partial.write_bytes(partial.read_bytes() + b'{"id": "p7/1", "prom')
+    assert run(tmp_path / "part.jsonl") == whole
+    assert (tmp_path / "part.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert whole[0].sampling == Sampling(temperature=1.0, top_p=1.0, seed=whole[0].sampling.seed, max_new_tokens=6)
+    assert [completion.prompt_id for completion in whole[::2]] == [record.id for record in records]

@@ -1,0 +1,112 @@
+"""The whole flow on the tiny model: what lies in a run directory, and that the parts are what they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from heedful.engine.generation import Decoding, sample
+from heedful.models.policy import POLICY, export_merged, load_language_model
+from heedful.records import Completion, Judgement, Message, Preference, read_jsonl
+from heedful.training.rollout import Question
+
+CPU = torch.device("cpu")
+# PEFT adds the same update in another order of operations.
+SAME_LOGITS = 1e-5
+
+
+def test_every_arrow_is_a_file(whole: Path) -> None:
+    completions = read_jsonl(whole / "sample/completions.jsonl", Completion, unique="id")
+    assert len(completions) == 24 * 3
+    judgements = read_jsonl(whole / "label/judgements.jsonl", Judgement, unique="id")
+    assert {judgement.source for judgement in judgements} == {"simulated"}
+    assert len(judgements) == 24 * 4
+    assert read_jsonl(whole / "consensus/preferences.jsonl", Preference)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert {stage["state"] for stage in manifest["stages"].values()} == {"done"}
+    assert list(manifest["stages"]) == ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
+    assert manifest["versions"]["torch"].startswith("2.")
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["simulated_labelers"] is True
+    assert (whole / "report.html").stat().st_size > 10_000
+    assert list((whole / "tensorboard" / "ppo").iterdir())
+
+
+def test_heldout_prompts_are_never_trained_on(whole: Path) -> None:
+    trained = {completion.prompt_id for completion in read_jsonl(whole / "sample/completions.jsonl", Completion)}
+    evaluated = {completion.prompt_id for completion in read_jsonl(whole / "evaluate/completions-after.jsonl", Completion)}
+    assert evaluated
+    assert not trained & evaluated
+
+
+def test_reference_is_the_base_and_is_left_as_it_was(whole: Path, tiny: Path) -> None:
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    ids = torch.randint(3, 300, (2, 20), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    with torch.no_grad():
+        reference = torch.nn.functional.linear(model.hidden(ids, mask, adapter=None), model.head_VD)
+        policy = torch.nn.functional.linear(model.hidden(ids, mask, adapter=POLICY), model.head_VD)
+        assert torch.equal(reference, plain(ids).logits)
+    assert (policy - reference).abs().max() > 1e-3
+
+
+def test_adapter_loads_in_plain_peft_with_equal_logits(whole: Path, tiny: Path) -> None:
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), whole / "ppo/policy")
+    ids = torch.randint(3, 300, (2, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), adapter=POLICY)
+        ours = torch.nn.functional.linear(hidden, model.head_VD)
+        torch.testing.assert_close(ours, theirs(ids).logits, atol=SAME_LOGITS, rtol=0)
+
+
+def test_exported_model_generates_the_same_in_plain_transformers(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export_merged(str(whole / "ppo/policy"), tmp_path / "out", CPU)
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in ("My house is too hot.", "Knock, knock.", "What is the capital of Australia?"):
+        ids = model.chat.prompt_ids((Message(role="user", content=text),))
+        greedy = Decoding(temperature=0, top_p=1, max_new_tokens=16)
+        ours = sample(model, [ids], greedy, adapter=POLICY, samples_per_prompt=1, generator=torch.Generator())[0][0].ids
+        theirs = plain.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        assert ours == theirs[0, len(ids) :].tolist()
+
+
+def test_sampler_and_trainer_agree_and_stale_weights_are_refused(whole: Path) -> None:
+    from heedful.errors import TrainingError
+    from heedful.models.policy import ValueHead
+    from heedful.training.rollout import collect
+
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    messages = (Message(role="user", content="My house is too hot."),)
+    question = Question("p", messages, model.chat.prompt_ids(messages))
+
+    def rollouts() -> float:
+        head = ValueHead(model.hidden_size)
+        decoding = Decoding(0.7, 1.0, 12)
+        kept, gap = collect(
+            model, head, lambda a: [0.0] * len(a), [question], decoding, samples_per_prompt=8, seed=0, policy_version=3
+        )
+        assert {rollout.policy_version for rollout in kept} == {3}
+        return gap
+
+    assert rollouts() < 1e-4
+    # The adapter changes between sampling and scoring, as when a separate sampler holds an old copy.
+    original = model.hidden
+
+    def stale(*args: object, **kwargs: object) -> torch.Tensor:
+        if "past_key_values" in kwargs:
+            kwargs["adapter"] = None
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    model.hidden = stale  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="policy version 3: the sampler's log-probs differ"):
+        rollouts()
