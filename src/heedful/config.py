@@ -62,7 +62,7 @@ class LoraSection(Section):
 
     rank: int = Field(16, ge=1, description="Rank of the update.")
     alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
-    layers: int = Field(10, ge=0, description="Adapt only this many uppermost layers; 0 adapts all.")
+    layers: int = Field(10, ge=0, description="Adapt only this many uppermost layers, which halves the backward pass; 0: all.")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers that get an adapter.",
@@ -78,17 +78,17 @@ class RewardSection(Section):
     )
     model: str = Field("", description="Empty: an adapter and a head on the policy's base. Else an encoder's source.")
     pooling: Literal["last", "mean", "last+mean"] = Field(
-        "last+mean", description="Which hidden states the head reads: last token, mean of the response, or both."
+        "last+mean", description="What the head reads: the last token, the mean of the last 40 (an encoder: of all), or both."
     )
     lora: LoraSection = LoraSection()
-    learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter (or of the whole encoder).")
+    learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter; for a whole encoder 5e-5 is better.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the scalar head.")
     epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
     batch_prompts: int = Field(8, ge=1, description="Prompts an optimiser step; all pairs of a prompt stay together.")
     heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of prompts kept to measure accuracy on.")
     max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
     max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
-    center_weight: float = Field(0.01, ge=0, description="Weight of the squared mean reward, which centres rewards at 0.")
+    center_weight: float = Field(0.01, ge=0, description="Weight of (r_j + r_k)^2 a pair, which centres rewards at 0.")
 
 
 class PPOSection(Section):
@@ -115,19 +115,17 @@ class PPOSection(Section):
     gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     clip: float = Field(0.2, gt=0, lt=1, description="Trust region: the ratio is clipped to 1 - clip ... 1 + clip.")
-    value_clip: float = Field(0.2, gt=0, description="The new value may leave the old one by this much; inf: no clip.")
+    value_clip: float = Field(0.2, gt=0, description="The new value may leave the old one by this much.")
     value_coef: float = Field(0.5, ge=0, description="c1, weight of the value loss.")
     entropy_coef: float = Field(0.001, ge=0, description="c2, weight of the entropy bonus.")
     kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
     kl_coef: float = Field(0.1, ge=0, description="Penalty on each token's KL from the reference (at the start).")
-    kl_target: float | None = Field(
-        6.0,
-        description="Sequence KL in nats that the adaptive coefficient steers to; leave out for a fixed coefficient.",
+    kl_target: float = Field(
+        6.0, ge=0, description="Sequence KL in nats that the adaptive coefficient steers to; 0 keeps the coefficient fixed."
     )
     kl_horizon: float = Field(200, gt=0, description="Episodes over which the adaptive coefficient moves.")
-    target_kl_update: float | None = Field(
-        0.1,
-        description="End a step's passes early when the policy has moved this far (mean token KL) from the sampler.",
+    target_kl_update: float = Field(
+        0.1, ge=0, description="End a step's passes once the policy moved this far (nats a token) from the sampler; 0: never."
     )
     reward_clip: float = Field(5.0, gt=0, description="Normalised rewards are clipped to plus or minus this.")
     missing_eos_penalty: float = Field(1.0, ge=0, description="Taken from the reward of a rollout that was cut off.")

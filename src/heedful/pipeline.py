@@ -26,7 +26,7 @@ from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokenise
-from heedful.errors import DataError
+from heedful.errors import ConfigError, DataError
 from heedful.evaluation.compare import accuracy, compare, measure
 from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
@@ -85,9 +85,10 @@ class Pipeline:
         stage = self.stage
         if not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
-            stage("label", self.label, config.label.model_dump(), self.completions)
+            judged = [Path(config.label.judgements)] if config.label.judgements else []
+            stage("label", self.label, config.label.model_dump(), self.completions, *judged)
             stage("consensus", self.consensus, {}, self.completions, self.judgements)
-        pairs = [] if self.ready_made else [self.preferences]
+        pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
         stage("reward", self.reward, config.reward.model_dump(), *pairs)
         stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
         stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
@@ -103,8 +104,9 @@ class Pipeline:
         """One stage, unless it is done already with these settings and inputs."""
         config = self.config
         shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
+        prompts = [local_file(file) for file in config.prompts.files]
         self.progress(name, 0, 0, "")
-        ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=inputs)
+        ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
 
     # Where things are
@@ -116,7 +118,13 @@ class Pipeline:
 
     @cached_property
     def model(self) -> LanguageModel:
-        return load_language_model(self.config.model.source, dtype=self.dtype, device=self.device)
+        model = load_language_model(self.config.model.source, dtype=self.dtype, device=self.device)
+        if model.adapters:
+            raise ConfigError(
+                f"model.source = {self.config.model.source!r} is an adapter; make a plain model of it first with "
+                "'heedful export', so that the reference is the model you start from"
+            )
+        return model
 
     @cached_property
     def prompts(self) -> dict[str, list[Prompt]]:
@@ -348,6 +356,8 @@ def train_reward_model(
 
     train_pairs, heldout_pairs = reward.split_by_prompt(pairs, settings.heldout_share, seed)
     train, heldout = groups(train_pairs), groups(heldout_pairs)
+    if not train or not heldout:
+        raise DataError(f"no prompt is left whose answers all fit into reward.max_tokens = {settings.max_tokens}; raise it")
     steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
     with new_folder(folder / "model") as temporary:
         fresh.save(temporary)

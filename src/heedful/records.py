@@ -125,8 +125,9 @@ class LabelerQuality(Record):
     """What leave-one-out agreement says of one labeler.
 
     agreement: share of decided pairs on which the labeler and the others' consensus agree, None without such pairs.
-    z, p: of the summed Kendall's S against "clicks at random"; a small p is evidence of skill.
-    q: p after Benjamini-Hochberg over the labelers. reliability: 0 (random) to 1.
+    z: of Kendall's S summed over prompts, against "clicks at random"; large is evidence of skill. p: that a labeler as good as
+    the others agrees this little; small is evidence of carelessness. q: p after Benjamini-Hochberg over the labelers.
+    reliability: mean tau with the others' consensus, 0 to 1. None where there are too few prompts to tell.
     """
 
     labeler: NonEmpty

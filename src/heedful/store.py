@@ -127,8 +127,16 @@ class Journal:
             if whole != text:
                 with path.open("r+b") as file:
                     file.truncate(len(whole))
-        for number, line in enumerate(whole.decode().splitlines(), start=1):
+        # Only "\n" ends a record: splitlines would also cut at separators that stand inside a completion.
+        for number, line in enumerate(whole.decode().split("\n")[:-1], start=1):
             self.records.append(parse_line(line, kind, f"{path}:{number}"))
+
+    def keep(self, wanted: Callable[[Any], bool]) -> None:
+        """Drops the records that are not wanted, on disk as well."""
+        kept = [record for record in self.records if wanted(record)]
+        if len(kept) != len(self.records):
+            self.records = kept
+            write_jsonl(self.path, kept)
 
     def append(self, records: Iterable[BaseModel]) -> None:
         """Adds records and flushes them to disk before returning."""
@@ -206,7 +214,7 @@ class Run:
         A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
         or inputs have changed starts anew.
         """
-        key = {"settings": settings, "inputs": {str(path.name): file_hash(path) for path in inputs}}
+        key = {"settings": settings, "inputs": {f"{i} {path.name}": file_hash(path) for i, path in enumerate(inputs)}}
         entry = self.manifest["stages"].get(name, {})
         same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == json.loads(json.dumps(key))
         if same and entry.get("state") == "done":

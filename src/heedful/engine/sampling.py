@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,12 +61,23 @@ def sample_completions(
     size = max(1, batch_rows // num_completions)
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     partial = target.with_name(target.name + ".partial")
+    how = {"temperature": decoding.temperature, "top_p": decoding.top_p, "max_new_tokens": decoding.max_new_tokens}
+    seeds = {id_: _seed(seed, batch) for batch in batches for id_ in batch}
     journal = Journal(partial, Completion)
+
+    def ours(record: Completion) -> bool:
+        """Made by this model with these settings; an earlier job's leftovers are not."""
+        same = (record.model, record.policy_version) == (name, policy_version) and record.prompt_id in seeds
+        return same and record.sampling == Sampling(seed=seeds[record.prompt_id], **how)
+
+    # A full disk may have cut a batch in two: prompts count as finished with all their completions only.
+    counts = Counter(record.prompt_id for record in journal.records if ours(record))
+    journal.keep(lambda record: ours(record) and counts[record.prompt_id] == num_completions)
     finished = {record.prompt_id for record in journal.records}
     drawn, clock = 0, time.monotonic()
     for number, batch in enumerate(batches, start=1):
         if not finished.issuperset(batch):
-            batch_seed = _seed(seed, batch)
+            batch_seed = seeds[batch[0]]
             answers = sample(
                 model,
                 [tokens[id_] for id_ in batch],
@@ -86,16 +98,10 @@ def sample_completions(
                             model=name,
                             policy_version=policy_version,
                             finish="stop" if model.chat.finished(response.ids) else "length",
-                            sampling=Sampling(
-                                temperature=decoding.temperature,
-                                top_p=decoding.top_p,
-                                seed=batch_seed,
-                                max_new_tokens=decoding.max_new_tokens,
-                            ),
+                            sampling=Sampling(seed=batch_seed, **how),
                             num_tokens=len(response.ids),
                         )
                     )
-            # A batch is written in one piece, so a prompt in the journal has all its completions.
             journal.append([r for r in records if r.prompt_id not in finished])
         progress(number, len(batches), f"{drawn / max(1e-9, time.monotonic() - clock):.0f} tokens/s" if drawn else "")
     place = {prompt.id: i for i, prompt in enumerate(prompts)}

@@ -1,7 +1,7 @@
 """The written rubric that *simulated* labelers go by.
 
-It stands in for people in the demo and in tests; it is no measure of truth. Prompts may carry a field `rubric` with
-`mentions` (any of which a right answer contains) and `avoids` (marks of a wrong or harmful one), both lower-case substrings.
+It stands in for people in the demo and in tests; it is no measure of truth. Prompts may carry a field `rubric` with lower-case
+substrings: `mentions`, of which a right answer contains some (two give full marks), and `avoids`, marks of a wrong or harmful one.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ class Chat:
             )
         self.tokenizer = tokenizer
         self.eos_ids = tuple(eos_ids)
+        # Of several, the one that the chat template ends a turn with.
+        self.end_id = int(tokenizer.eos_token_id if tokenizer.eos_token_id in self.eos_ids else eos_ids[0])
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0])
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
         if not self.has_template:
@@ -50,7 +52,7 @@ class Chat:
         """Tokens of an answer given as text; with the end-of-text token when it is finished."""
         written = text if self.has_template else " " + text
         ids = [int(token) for token in self.tokenizer(written, add_special_tokens=False)["input_ids"]]
-        return [*ids, self.eos_ids[0]] if finished else ids
+        return [*ids, self.end_id] if finished else ids
 
     def text(self, response_ids: Sequence[int]) -> str:
         """The answer's text without special tokens."""

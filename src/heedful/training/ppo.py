@@ -37,7 +37,7 @@ HELDOUT_SEED = 7_919  # held-out prompts are always sampled with the same random
 
 
 class RunningMoments:
-    """Mean and standard deviation of all rewards seen (Welford, in batches)."""
+    """Mean and standard deviation of all rewards seen (Welford)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
@@ -56,14 +56,14 @@ class RunningMoments:
 
 
 class AdaptiveKL:
-    """Coefficient that steers the sequence KL to a target (Ziegler et al. 2019, eq. 4); fixed without a target."""
+    """Coefficient that steers the sequence KL to a target (Ziegler et al. 2019, section 2.2); fixed with target 0."""
 
-    def __init__(self, coef: float, target: float | None, horizon: float) -> None:
+    def __init__(self, coef: float, target: float, horizon: float) -> None:
         self.coef, self.target, self.horizon = coef, target, horizon
 
     def update(self, kl: float, episodes: int) -> None:
         """kl: mean sequence KL in nats of the last batch of `episodes` rollouts."""
-        if self.target is not None:
+        if self.target > 0:
             error = max(-0.2, min(0.2, kl / self.target - 1))
             self.coef *= 1 + error * episodes / self.horizon
 
@@ -186,7 +186,7 @@ class PPO:
                 for name, value in sums.items():
                     totals[name] = totals.get(name, 0.0) + value
                 moved, seen = moved + sums["update_kl"] * sums["num_tokens"], seen + int(sums["num_tokens"])
-            if settings.target_kl_update is not None and moved / seen > settings.target_kl_update:
+            if settings.target_kl_update > 0 and moved / seen > settings.target_kl_update:
                 break
         names = ("policy_loss", "value_loss", "clip_fraction", "update_kl")
         return {name: totals[name] / updates for name in names} | {

@@ -129,7 +129,7 @@ class PairwiseTraining:
             centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
             (centred * len(chosen) / num_pairs).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) * len(chosen) / num_pairs
-            correct += float((chosen_P > rejected_P).sum())
+            correct += float((chosen_P > rejected_P).sum()) + 0.5 * float((chosen_P == rejected_P).sum())
         norm = self.optimiser.update()
         return {"loss": total, "accuracy": correct / num_pairs, "grad_norm": norm}
 
