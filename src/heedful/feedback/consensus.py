@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import combinations
 
 from heedful.errors import DataError
 from heedful.records import Completion, Judgement, Prompt
 
-MAX_ITEMS = 9  # the search visits 3^n subsets: 20,000 for nine items
+MAX_ITEMS = 9  # the search visits 3^n pairs of a subset and its first bucket: 20,000 for nine items
+# Costs are counted in whole billionths of a vote, so that orders which cost the same compare as equal whatever the order of
+# summation, and a tie between optima is seen as one.
+UNITS_PER_VOTE = 10**9
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,14 @@ class Support:
 
 @dataclass(frozen=True)
 class Consensus:
-    """ranks: of the completions that were not flagged, 1 best, equal = tie.
+    """What the judgements of one prompt come to.
 
+    ranks: of the completions that were not flagged, 1 best, equal = tie, without gaps. num_judges: labelers counted.
     cost: weighted disagreement (0 same order, 0.5 tie against order, 1 opposite) summed over judgements and pairs.
-    margin: how much more the next best weak order would cost; 0 means that another one is as good. None for one item.
-    support: for each pair of ids in sorted order.
+    margin: the cost of the best weak order other than `ranks` (one that differs in a pair at least), less `cost`. 0 means that
+    another order explains the judgements as well; the larger, the more votes would have to change. None for fewer than two
+    ranked completions, where there is no other order.
+    support: for each pair of ranked completions, ids in sorted order.
     """
 
     prompt_id: str
@@ -41,17 +49,28 @@ class Consensus:
 
 
 def latest(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
-    """Judgements by prompt; of a labeler's several on one prompt the last one made counts. Independent of their order."""
-    chosen: dict[tuple[str, str], Judgement] = {}
+    """Judgements by prompt, sorted by labeler; of a labeler's several on one prompt the one with the last created_at counts.
+
+    Of two made at the same moment the one with the greater id counts, so that the order of the input never matters.
+    Raises DataError where a moment that decides is not written in ISO 8601.
+    """
+    found: dict[str, dict[str, Judgement]] = defaultdict(dict)
     for judgement in judgements:
-        key = (judgement.prompt_id, judgement.labeler)
-        other = chosen.get(key)
-        if other is None or (judgement.created_at, judgement.id) > (other.created_at, other.id):
-            chosen[key] = judgement
-    found: dict[str, list[Judgement]] = defaultdict(list)
-    for key in sorted(chosen):
-        found[key[0]].append(chosen[key])
-    return dict(found)
+        other = found[judgement.prompt_id].get(judgement.labeler)
+        if other is None or (_moment(judgement), judgement.id) > (_moment(other), other.id):
+            found[judgement.prompt_id][judgement.labeler] = judgement
+    return {prompt_id: [own[name] for name in sorted(own)] for prompt_id, own in sorted(found.items())}
+
+
+def _moment(judgement: Judgement) -> datetime:
+    try:
+        moment = datetime.fromisoformat(judgement.created_at)
+    except ValueError:
+        raise DataError(
+            f"judgement {judgement.id!r}: labeler {judgement.labeler!r} judged prompt {judgement.prompt_id!r} more than once, "
+            f"and created_at {judgement.created_at!r} is not ISO 8601, so the last one is unknown; mend it or drop one"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def check(prompts: Sequence[Prompt], completions: Sequence[Completion], judgements: Iterable[Judgement]) -> None:
@@ -60,7 +79,10 @@ def check(prompts: Sequence[Prompt], completions: Sequence[Completion], judgemen
     known = {prompt.id for prompt in prompts}
     for judgement in judgements:
         if judgement.prompt_id not in known:
-            raise DataError(f"judgement {judgement.id!r} names prompt {judgement.prompt_id!r}, which is not among the prompts")
+            raise DataError(
+                f"judgement {judgement.id!r} names prompt {judgement.prompt_id!r}, which is not among the prompts; "
+                "add the prompt or drop the judgement"
+            )
         for id_ in (*judgement.ranks, *judgement.flagged):
             if owners.get(id_) != judgement.prompt_id:
                 raise DataError(
@@ -70,73 +92,102 @@ def check(prompts: Sequence[Prompt], completions: Sequence[Completion], judgemen
 
 
 def consensus(judgements: Iterable[Judgement], weights: Mapping[str, float] | None = None) -> list[Consensus]:
-    """One settled ranking a prompt, sorted by prompt id. weights: by labeler, 1 for those not named."""
-    return [settle(prompt_id, found, weights or {}) for prompt_id, found in sorted(latest(judgements).items())]
+    """One settled ranking a prompt, sorted by prompt id. weights: by labeler, 1 for those not named.
+
+    Raises DataError for more than MAX_ITEMS ranked completions of a prompt and for weights below 0 or not finite.
+    """
+    return [settle(prompt_id, found, weights or {}) for prompt_id, found in latest(judgements).items()]
 
 
 def settle(prompt_id: str, judgements: Sequence[Judgement], weights: Mapping[str, float]) -> Consensus:
-    """The consensus of one prompt's judgements, one a labeler."""
-    weight = {judgement.id: weights.get(judgement.labeler, 1.0) for judgement in judgements}
+    """The consensus of one prompt's judgements, one a labeler.
+
+    First the flags: a completion is flagged when more than half of the weight that judged it flagged it. Then the order of the
+    rest. Two completions that nobody ranked together (one was flagged whenever the other was ranked) cost nothing either way.
+    """
+    weighed = [(judgement, _weight(judgement.labeler, weights)) for judgement in judgements]
     items = sorted({id_ for judgement in judgements for id_ in (*judgement.ranks, *judgement.flagged)})
     flagged = []
     for item in items:
-        against = sum(weight[j.id] for j in judgements if item in j.flagged)
-        total = sum(weight[j.id] for j in judgements if item in j.flagged or item in j.ranks)
-        if against > total / 2:
+        against = math.fsum(weight for judgement, weight in weighed if item in judgement.flagged)
+        in_favour = math.fsum(weight for judgement, weight in weighed if item in judgement.ranks)
+        if against > in_favour:
             flagged.append(item)
     kept = [item for item in items if item not in flagged]
     if len(kept) > MAX_ITEMS:
-        raise DataError(f"prompt {prompt_id!r} has {len(kept)} ranked completions; consensus is exact for up to {MAX_ITEMS}")
-    support = {(a, b): _support(a, b, judgements, weight) for a, b in combinations(kept, 2)}
+        raise DataError(
+            f"prompt {prompt_id!r} has {len(kept)} ranked completions; consensus is exact for up to {MAX_ITEMS}, "
+            "so rank fewer of them (sample.num_completions)"
+        )
+    support = {(a, b): _support(a, b, weighed) for a, b in combinations(kept, 2)}
     ranks, cost, margin = kemeny(kept, support)
     return Consensus(prompt_id, ranks, tuple(flagged), len(judgements), cost, margin, support)
 
 
-def _support(a: str, b: str, judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Support:
-    sums = {-1: 0.0, 0: 0.0, 1: 0.0}
-    for judgement in judgements:
+def _weight(labeler: str, weights: Mapping[str, float]) -> float:
+    weight = weights.get(labeler, 1.0)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise DataError(f"the weight of labeler {labeler!r} is {weight}; it should be a finite number, 0 or more")
+    return weight
+
+
+def _support(a: str, b: str, weighed: Sequence[tuple[Judgement, float]]) -> Support:
+    votes: dict[int, list[float]] = {-1: [], 0: [], 1: []}
+    for judgement, weight in weighed:
         if a in judgement.ranks and b in judgement.ranks:
             first, second = judgement.ranks[a], judgement.ranks[b]
-            sums[(first > second) - (first < second)] += weight[judgement.id]
-    return Support(over=sums[-1], under=sums[1], tie=sums[0])
+            votes[(first > second) - (first < second)].append(weight)
+    # fsum, so that the sum does not depend on the labelers' names
+    return Support(over=math.fsum(votes[-1]), under=math.fsum(votes[1]), tie=math.fsum(votes[0]))
 
 
 def kemeny(items: Sequence[str], support: Mapping[tuple[str, str], Support]) -> tuple[dict[str, int], float, float | None]:
     """The weak order of least cost, its cost, and how much more the runner-up costs. Exact.
 
-    Dynamic programming over subsets: the best arrangement of a subset is a first bucket of level items and the best
-    arrangement of the rest. Among equals the order with fewer ranks wins, so that an undecided pair is a tie; then the one
-    that puts the smaller id first. support holds pairs (a, b) with a before b in `items`.
+    Dynamic programming over subsets: the best arrangement of a subset is a first bucket of level items followed by the best
+    arrangement of the rest. Among orders of equal cost the one with the fewest ranks wins, so that a pair without a
+    majority is a tie; among these, the one whose first rank holds the items that come first in `items`. support: for
+    pairs (a, b) with a before b in `items`; a pair that is missing costs nothing.
     """
     n = len(items)
-    before = [[0.0] * n for _ in range(n)]
-    level = [[0.0] * n for _ in range(n)]
-    for (i, a), (j, b) in combinations(list(enumerate(items)), 2):
-        pair = support[a, b]
-        before[i][j] = pair.under + 0.5 * pair.tie
-        before[j][i] = pair.over + 0.5 * pair.tie
-        level[i][j] = level[j][i] = 0.5 * (pair.over + pair.under)
-    # For each subset the two best (cost, ranks used, buckets) arrangements, best first.
-    best: list[list[tuple[float, int, tuple[int, ...]]]] = [[] for _ in range(1 << n)]
-    best[0] = [(0.0, 0, ())]
-    members = [[i for i in range(n) if subset >> i & 1] for subset in range(1 << n)]
-    for subset in range(1, 1 << n):
-        options = []
+    before = [[0] * n for _ in range(n)]  # [i][j]: cost of putting i before j
+    level = [[0] * n for _ in range(n)]  # the same for a tie, above the diagonal
+    for (i, a), (j, b) in combinations(enumerate(items), 2):
+        pair = support.get((a, b), Support())
+        before[i][j] = round(UNITS_PER_VOTE * (pair.under + 0.5 * pair.tie))
+        before[j][i] = round(UNITS_PER_VOTE * (pair.over + 0.5 * pair.tie))
+        level[i][j] = round(UNITS_PER_VOTE * 0.5 * (pair.over + pair.under))
+    full = (1 << n) - 1
+    # Sums over a subset, each from the subset without its lowest item.
+    inside = [0] * (full + 1)
+    ahead = [[0] * (full + 1) for _ in range(n)]  # [i][subset]: cost of putting i before all of the subset
+    members: list[list[int]] = [[] for _ in range(full + 1)]
+    for subset in range(1, full + 1):
+        low = (subset & -subset).bit_length() - 1
+        rest = subset & (subset - 1)
+        members[subset] = [low, *members[rest]]
+        inside[subset] = inside[rest] + sum(level[low][j] for j in members[rest])
+        for i in range(n):
+            ahead[i][subset] = ahead[i][rest] + before[i][low]
+    # For each subset the two best arrangements, best first: (cost, number of ranks, buckets).
+    best: list[list[tuple[int, int, tuple[int, ...]]]] = [[] for _ in range(full + 1)]
+    best[0] = [(0, 0, ())]
+    # The bits of a bucket in reverse, negated: smaller for a bucket that holds earlier items.
+    key = [-sum(1 << (n - 1 - i) for i in held) for held in members]
+    for subset in range(1, full + 1):
+        two: list[tuple[int, int, list[int], tuple[int, ...]]] = []
         bucket = subset
         while bucket:
             rest = subset ^ bucket
-            cost = sum(level[i][j] for i, j in combinations(members[bucket], 2))
-            cost += sum(before[i][j] for i in members[bucket] for j in members[rest])
-            options += [(round(cost + c, 9), ranks + 1, (bucket, *order)) for c, ranks, order in best[rest]]
+            cost = inside[bucket] + sum(ahead[i][rest] for i in members[bucket])
+            for rest_cost, num_ranks, order in best[rest]:
+                total = cost + rest_cost
+                if len(two) < 2 or (total, num_ranks + 1) <= two[-1][:2]:
+                    buckets = (bucket, *order)
+                    two = sorted([*two, (total, num_ranks + 1, [key[b] for b in buckets], buckets)])[:2]
             bucket = (bucket - 1) & subset
-        options.sort(key=lambda option: (option[0], option[1], [_reversed_bits(b, n) for b in option[2]]))
-        best[subset] = options[:2]
-    cost, _, buckets = best[-1][0]
+        best[subset] = [(cost, num_ranks, buckets) for cost, num_ranks, _, buckets in two]
+    cost, _, buckets = best[full][0]
     ranks = {items[i]: rank for rank, bucket in enumerate(buckets, start=1) for i in members[bucket]}
-    margin = best[-1][1][0] - cost if len(best[-1]) > 1 else None
-    return ranks, cost, margin
-
-
-def _reversed_bits(bucket: int, n: int) -> int:
-    """Smaller for buckets that hold earlier items."""
-    return -sum(1 << (n - 1 - i) for i in range(n) if bucket >> i & 1)
+    margin = (best[full][1][0] - cost) / UNITS_PER_VOTE if n > 1 else None
+    return dict(sorted(ranks.items())), cost / UNITS_PER_VOTE, margin
