@@ -77,6 +77,9 @@ class RewardSection(Section):
         description="Train on these pairs instead of sampling and labelling (own records, TRL columns, HH transcripts).",
     )
     model: str = Field("", description="Empty: an adapter and a head on the policy's base. Else an encoder's source.")
+    trunk: Literal["adapter", "frozen"] = Field(
+        "adapter", description="adapter: train one under the head; frozen: fit the head alone, best for few human pairs."
+    )
     pooling: Literal["last", "mean", "last+mean"] = Field(
         "last+mean", description="What the head reads: the last token, the mean of the last 40 (an encoder: of all), or both."
     )
@@ -119,7 +122,7 @@ class PPOSection(Section):
     value_coef: float = Field(0.5, ge=0, description="c1, weight of the value loss.")
     entropy_coef: float = Field(0.001, ge=0, description="c2, weight of the entropy bonus.")
     kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
-    kl_coef: float = Field(0.1, ge=0, description="Penalty on each token's KL from the reference (at the start).")
+    kl_coef: float = Field(0.2, ge=0, description="Penalty on each token's KL from the reference (at the start).")
     kl_target: float = Field(
         6.0, ge=0, description="Sequence KL in nats that the adaptive coefficient steers to; 0 keeps the coefficient fixed."
     )

@@ -46,6 +46,7 @@ from heedful.records import Completion, Judgement, Message, Preference, Prompt, 
 from heedful.report.build import build
 from heedful.store import Run, new_folder, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo, reward
+from heedful.training.reward_head import fit_head
 from heedful.training.rollout import Question
 
 STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
@@ -321,6 +322,8 @@ def new_reward_model(model: LanguageModel, settings: RewardSection, seed: int, d
     """An untrained reward model: an adapter and head on `model`, or an encoder of its own."""
     if settings.model:
         return load_encoder_reward(settings.model, settings.pooling, device)
+    if settings.trunk == "frozen":
+        return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling), adapter=None)
     lora = settings.lora
     model.add_adapter(REWARD, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
     return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling))
@@ -358,7 +361,10 @@ def train_reward_model(
     train, heldout = groups(train_pairs), groups(heldout_pairs)
     if not train or not heldout:
         raise DataError(f"no prompt is left whose answers all fit into reward.max_tokens = {settings.max_tokens}; raise it")
-    steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
+    if isinstance(fresh, AdapterReward) and fresh.adapter is None:
+        steps = fit_head(fresh, train, folder, seed=seed, progress=progress)
+    else:
+        steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
     with new_folder(folder / "model") as temporary:
         fresh.save(temporary)
     return measure_reward_model(fresh, heldout, num_resamples, seed) | {"steps": steps, "num_training_prompts": len(train)}

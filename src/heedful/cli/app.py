@@ -49,6 +49,9 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point: exit 0 done, 1 failed with one paragraph, 2 wrong usage, 130 interrupted."""
     debug = "--debug" in sys.argv
@@ -65,8 +68,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
-        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        code = INTERRUPTED
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except Exception as error:
@@ -75,6 +77,8 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         raise
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -70,7 +70,11 @@ class RewardHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden_BSD: Tensor, read_mask_BS: Tensor) -> Tensor:
-        """Rewards (B,). read_mask_BS: True on the places to pool, of which "last" takes the last one."""
+        """Rewards (B,), float32, of what `pool` makes of the arguments."""
+        return self.linear(self.pool(hidden_BSD, read_mask_BS)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def pool(self, hidden_BSD: Tensor, read_mask_BS: Tensor) -> Tensor:
+        """What the linear map reads, (B, D or 2 D). read_mask_BS: True on the places to pool; "last" takes the last of them."""
         if not bool(read_mask_BS.any(dim=1).all()):
             raise ModelError("a sequence without a token to read has no reward")
         parts = []
@@ -82,21 +86,28 @@ class RewardHead(nn.Module):
             weights_BS = read_mask_BS.float() / read_mask_BS.sum(dim=1, keepdim=True)
             parts.append(torch.einsum("bs,bsd->bd", weights_BS, hidden_BSD.float()))
         # Hidden states of a trunk differ in scale by orders of magnitude between models; the norm takes that away.
-        pooled_BD = torch.cat([F.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
-        return self.linear(pooled_BD).squeeze(-1)  # type: ignore[no-any-return]
+        return torch.cat([F.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
 
 class AdapterReward:
-    """An adapter and a head on a language model's base; it reads the policy's own tokens."""
+    """A head on a language model's base, with an adapter of its own or none; it reads the policy's own tokens."""
 
-    def __init__(self, model: LanguageModel, head: RewardHead) -> None:
+    def __init__(self, model: LanguageModel, head: RewardHead, adapter: str | None = REWARD) -> None:
         self.model = model
+        self.adapter = adapter
         self.head = head.to(model.device)
 
     def num_tokens(self, answer: Answer) -> int:
         return len(answer.prompt_ids) + len(answer.response_ids)
 
     def rewards(self, answers: Sequence[Answer]) -> Tensor:
+        return self.head(*self._read(answers))  # type: ignore[no-any-return]
+
+    def features(self, answers: Sequence[Answer]) -> Tensor:
+        """What the head's linear map reads, (B, D or 2 D)."""
+        return self.head.pool(*self._read(answers))
+
+    def _read(self, answers: Sequence[Answer]) -> tuple[Tensor, Tensor]:
         width = max(self.num_tokens(answer) for answer in answers)
         ids_BS = torch.full((len(answers), width), self.model.chat.pad_id, dtype=torch.long)
         mask_BS = torch.zeros(len(answers), width, dtype=torch.bool)
@@ -109,15 +120,17 @@ class AdapterReward:
             first = min(len(answer.prompt_ids), len(tokens) - 1)
             read_BS[row, max(first, len(tokens) - MEAN_TOKENS) : len(tokens)] = True
         device = self.model.device
-        hidden_BSD = self.model.hidden(ids_BS.to(device), mask_BS.to(device), adapter=REWARD)
-        return self.head(hidden_BSD, read_BS.to(device))  # type: ignore[no-any-return]
+        return self.model.hidden(ids_BS.to(device), mask_BS.to(device), adapter=self.adapter), read_BS.to(device)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        return {"body": self.model.adapter_parameters(REWARD), "head": list(self.head.parameters())}
+        body = [] if self.adapter is None else self.model.adapter_parameters(self.adapter)
+        return {"body": body, "head": list(self.head.parameters())}
 
     def save(self, folder: Path) -> None:
-        self.model.save_adapter(REWARD, folder)
-        _save_head(folder, self.head, {"kind": "adapter", "base": self.model.source})
+        if self.adapter is not None:
+            self.model.save_adapter(self.adapter, folder)
+        kind = "frozen" if self.adapter is None else "adapter"
+        _save_head(folder, self.head, {"kind": kind, "base": self.model.source})
 
 
 class EncoderReward:
@@ -204,7 +217,9 @@ def load_reward_model(folder: Path, base: LanguageModel | None, *, dtype: torch.
         return encoder
     if base is None or base.source != about["base"]:
         base = load_language_model(about["base"], dtype=dtype, device=device)
-    base.load_adapter(REWARD, folder)
-    reward = AdapterReward(base, RewardHead(base.hidden_size, about["pooling"]))
+    if about["kind"] == "adapter":
+        base.load_adapter(REWARD, folder)
+    adapter = REWARD if about["kind"] == "adapter" else None
+    reward = AdapterReward(base, RewardHead(base.hidden_size, about["pooling"]), adapter)
     reward.head.load_state_dict(load_file(folder / "head.safetensors"))
     return reward
