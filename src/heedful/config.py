@@ -110,7 +110,7 @@ class PPOSection(Section):
     temperature: float = Field(1.0, gt=0, description="Divides the logits, in sampling and in training alike.")
     epochs: int = Field(2, ge=1, description="Passes over a batch of rollouts.")
     num_minibatches: int = Field(4, ge=1, description="Optimiser steps a pass.")
-    learning_rate: float = Field(2e-4, gt=0, description="Peak rate of the adapter.")
+    learning_rate: float = Field(1.5e-4, gt=0, description="Peak rate of the adapter.")
     value_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the value head.")
     warmup_steps: int = Field(2, ge=0, description="Steps over which the learning rate rises.")
     critic_warmup_steps: int = Field(1, ge=0, description="First steps in which only the value head learns.")

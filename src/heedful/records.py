@@ -7,7 +7,8 @@ file, line, field and what was expected.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -91,8 +92,10 @@ class Judgement(Record):
         both = set(self.ranks) & set(self.flagged)
         if both:
             raise ValueError(f"completion {min(both)!r} is both ranked and flagged; keep one of the two")
-        if self.shown_order and set(self.shown_order) != set(self.ranks) | set(self.flagged):
-            raise ValueError("shown_order must hold exactly the ranked and the flagged completions")
+        if len(set(self.flagged)) < len(self.flagged):
+            raise ValueError("flagged holds a completion twice; name each once")
+        if self.shown_order and sorted(self.shown_order) != sorted((*self.ranks, *self.flagged)):
+            raise ValueError("shown_order must hold exactly the ranked and the flagged completions, each once")
         return self
 
 
@@ -145,19 +148,38 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def to_line(record: BaseModel) -> str:
-    """One JSON object without line breaks; fields that are None are left out."""
-    return json.dumps(record.model_dump(mode="json", exclude_none=True), ensure_ascii=False)
+    """One JSON object without line breaks; of the fields we know, those that are None are left out."""
+    fields = record.model_dump(mode="json", exclude_none=True)
+    fields |= dict.fromkeys(name for name, value in (record.model_extra or {}).items() if value is None)
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def parse_line(line: str, kind: type[R], where: str) -> R:
     """The record in one line. where: "file:line" for the message of a RecordError."""
+    return parse_fields(parse_object(line, where), kind, where)
+
+
+def parse_object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object in one line, or a RecordError. What we could not write back is refused: NaN, half a surrogate pair."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_constant=_no_constant)
+        if "\\ud" in line.lower():
+            json.dumps(fields, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise RecordError(where, f"not a JSON object ({error.msg}, column {error.colno}); mend or drop the line") from None
+    except UnicodeEncodeError:
+        raise RecordError(where, "not a JSON object (half of a surrogate pair); mend or drop the line") from None
+    except RecursionError:
+        raise RecordError(where, "not a JSON object (nested too deeply); mend or drop the line") from None
+    except ValueError as error:  # a number of too many digits, NaN
+        raise RecordError(where, f"not a JSON object ({str(error).split(';')[0]}); mend or drop the line") from None
     if not isinstance(fields, dict):
         raise RecordError(where, f"expected a JSON object, found {type(fields).__name__}; mend or drop the line")
-    return parse_fields(fields, kind, where)
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def parse_fields(fields: dict[str, Any], kind: type[R], where: str) -> R:
@@ -166,9 +188,11 @@ def parse_fields(fields: dict[str, Any], kind: type[R], where: str) -> R:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "record"
-        found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # it lies between fields, which the message names
+            raise RecordError(where, f"{kind.__name__}: {message}") from None
+        field = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         raise RecordError(where, f"{kind.__name__} field '{field}': {message}{found}") from None
 
 
@@ -179,33 +203,40 @@ def _short(value: object) -> str:
 
 def iter_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
     """The records of a file in order; blank lines are passed over. Raises RecordError."""
+    for where, line in iter_lines(path):
+        yield parse_line(line, kind, where)
+
+
+def iter_lines(path: Path, opener: Callable[[Path, str], Any] = open) -> Iterator[tuple[str, str]]:
+    """("file:line", text) of each line that is not blank. opener: gzip.open for a packed file. Raises RecordError.
+
+    Lines are decoded one by one, so that the line named is the one that is not UTF-8; a text file decodes ahead.
+    """
     try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise RecordError(str(path), f"cannot be read ({error.strerror}); check the path") from None
-    with file:
-        number = 0
-        try:
-            for number, line in enumerate(file, start=1):
+        with opener(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                where = f"{path}:{number}"
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise RecordError(where, f"is not UTF-8 ({error.reason}); save the file as UTF-8") from None
                 if line.strip():
-                    yield parse_line(line, kind, f"{path}:{number}")
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{path}:{number + 1}", f"is not UTF-8 ({error.reason}); save the file as UTF-8") from None
+                    yield where, line.rstrip("\r\n")  # else an error at the end is said to lie in column 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecordError(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
 
 
 def read_jsonl(path: Path, kind: type[R], *, unique: str | None = None) -> list[R]:
     """All records of a file. unique: a field whose values may not repeat, usually "id"."""
     records: list[R] = []
-    lines_of: dict[Any, int] = {}
-    for number, record in enumerate(iter_jsonl(path, kind), start=1):
+    used_by: dict[Any, str] = {}
+    for where, line in iter_lines(path):
+        record = parse_line(line, kind, where)
         if unique is not None:
             value = getattr(record, unique)
-            if value in lines_of:
-                raise RecordError(
-                    f"{path}: record {number}",
-                    f"{unique} {value!r} was already used by record {lines_of[value]}; ids must be unique",
-                )
-            lines_of[value] = number
+            if value in used_by:
+                raise RecordError(where, f"{unique} {value!r} was already used by {used_by[value]}; ids must be unique")
+            used_by[value] = f"record {len(records) + 1} (line {where.rpartition(':')[2]})"
         records.append(record)
     return records
 

@@ -15,8 +15,8 @@ def load_bundled(names: Sequence[str] = ("prompts",)) -> list[Prompt]:
     found = []
     for name in names:
         text = files("heedful").joinpath("data", "bundled", f"{name}.jsonl").read_text(encoding="utf-8")
-        lines = text.splitlines()
-        found += [parse_line(line, Prompt, f"{name}.jsonl:{number}") for number, line in enumerate(lines, start=1)]
+        lines = text.split("\n")  # splitlines would also cut at separators that stand inside a text
+        found += [parse_line(line, Prompt, f"{name}.jsonl:{n}") for n, line in enumerate(lines, start=1) if line]
     return found
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from heedful.errors import DataError, RecordError, StoreError
-from heedful.records import Message, Preference, Prompt, parse_fields, to_line
+from heedful.records import Message, Preference, Prompt, iter_lines, parse_fields, parse_object, to_line
 
 Row = dict[str, Any]
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
@@ -44,29 +45,32 @@ def rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(file:line, object) for each row of a .jsonl, .json, .csv file, packed with gzip or not."""
     name = path.name.removesuffix(".gz")
     opener: Any = gzip.open if path.name.endswith(".gz") else open
+    if not name.endswith((".csv", ".json")):
+        for where, line in iter_lines(path, opener):
+            yield where, parse_object(line, where)
+        return
+    end = 1  # the line where the row before ended: a quoted field may hold line breaks
     try:
-        with opener(path, "rt", encoding="utf-8", newline="" if name.endswith(".csv") else None) as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             if name.endswith(".csv"):
-                for number, row in enumerate(csv.DictReader(file), start=2):
-                    yield f"{path}:{number}", dict(row)
-            elif name.endswith(".json"):
-                for number, row in enumerate(json.load(file), start=1):
-                    yield f"{path}: row {number}", _object(row, f"{path}: row {number}")
+                reader = csv.DictReader(file)
+                for row in reader:
+                    yield f"{path}:{end + 1}", dict(row)
+                    end = reader.line_num
             else:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-    except (OSError, EOFError) as error:
+                found = json.load(file)
+                if not isinstance(found, list):
+                    raise RecordError(str(path), f"expected a JSON array of rows, found {type(found).__name__}; save it as one")
+                for number, value in enumerate(found, start=1):
+                    yield f"{path}: row {number}", _object(value, f"{path}: row {number}")
+    except (OSError, EOFError, zlib.error) as error:
         raise RecordError(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
     except UnicodeDecodeError as error:
         raise RecordError(str(path), f"is not UTF-8 ({error.reason}); save the file as UTF-8") from None
-
-
-def _parse(line: str, where: str) -> Row:
-    try:
-        return _object(json.loads(line), where)
+    except csv.Error as error:
+        raise RecordError(f"{path}:{end + 1}", f"not a CSV row ({error}); mend or drop the row") from None
     except json.JSONDecodeError as error:
-        raise RecordError(where, f"not a JSON object ({error.msg}, column {error.colno}); mend or drop the line") from None
+        raise RecordError(f"{path}:{error.lineno}", f"not JSON ({error.msg}, column {error.colno}); mend the file") from None
 
 
 def _object(value: object, where: str) -> Row:
@@ -218,6 +222,12 @@ def to_trl(preference: Preference) -> Row:
 def to_hh(preference: Preference) -> Row:
     """Two transcripts. They cannot carry a system message, ids, probability, and white space around a turn."""
     names = {role: name for name, role in _ROLES.items()}
+    for text in (*(message.content for message in preference.prompt), preference.chosen, preference.rejected):
+        if re.search(r"\n\n(?:Human|Assistant):", text):
+            raise DataError(
+                f"prompt {preference.prompt_id!r} holds 'Human:' or 'Assistant:' after a blank line inside a turn, which HH "
+                "transcripts would read as a new turn; use --to trl"
+            )
     if any(message.role not in names for message in preference.prompt):
         raise DataError(f"prompt {preference.prompt_id!r} has a system message, which HH transcripts cannot hold; use --to trl")
     shared = "".join(f"\n\n{names[message.role]}: {message.content}" for message in preference.prompt)
@@ -238,6 +248,7 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
     """
     read, write = _known(form, READERS, "format"), _known(to, WRITERS, "target format")
     report = ConversionReport()
+    seen: dict[str, str] = {}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -249,6 +260,14 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
                 except Skip as reason:
                     report.skip(str(reason))
                     continue
+                if isinstance(record, Prompt):
+                    content = prompt_id(record.messages)
+                    if seen.get(record.id) == content:
+                        report.skip("the prompt occurred before")
+                        continue
+                    if record.id in seen:
+                        raise RecordError(where, f"id {record.id!r} was already used by another prompt; ids must be unique")
+                    seen[record.id] = content
                 if to != "heedful" and not isinstance(record, Preference):
                     raise DataError(f"{source}: holds prompts, which {to!r} has no place for; use --to heedful")
                 if heldout_share and isinstance(record, Prompt):

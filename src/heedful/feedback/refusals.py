@@ -10,10 +10,15 @@ NGRAM_WORDS = 4
 MIN_WORDS_FOR_REPEATS = 12  # a short refrain ("no, no, no, no") is style, not a fault
 MAX_REPEATED_SHARE = 0.4
 
-_CANNOT = r"(?:ca(?:n't|nt|nnot|n not)|could(?:n't| not)|wo(?:n't|nt)|will not|would(?:n't| not)|must not|may not)"
+_CANNOT = (
+    r"(?:ca(?:n't|nt|nnot|n not)(?: and (?:will not|won't))?|wo(?:n't|nt)|will not(?: and (?:cannot|can't))?|must not|may not"
+    # "I couldn't respond to pain", "I wouldn't recommend it on a windy day" tell something and decline nothing
+    r"|(?:could|would)(?:n't| not)(?= (?:help(?! (?:but|it|myself|\w+ing)\b)|assist|condone|support (?:that|this))\b))"
+)
 _UNABLE = (
     r"(?:am|'m) (?:\w+ )?(?:unable|not (?:\w+ )?(?:able|allowed|permitted|authori[sz]ed|programmed|designed|willing"
     r"|prepared|going|here|in a position)) to"
+    r"|(?: will not|'ll not| won't| would not| wouldn't) be able to"
 )
 # What a refusal declines to do, and its innocent uses ("can't help but smile", "won't give up").
 _DECLINED = (
@@ -21,7 +26,7 @@ _DECLINED = (
     r"|write|create|generate|produce|compose|draft|make (?:that|this|it|such|an?|fun)\b|do (?:that|this|it|so|anything)\b"
     r"|comply|fulfill?|complete|answer|respond|discuss|engage|participate|take part|be (?:a )?part|condone|promote"
     r"|encourage|facilitate|endorse|teach|show|explain|instruct|guide|tell you (?:how|where|what|which)|advise|suggest"
-    r"|recommend(?! \w+(?: \w+)? enough)|continue|proceed|go along|carry out|accept|pretend|plan)"
+    r"|recommend(?! \w+(?: \w+)? enough)|continue|proceed|go along|carry out|accept|pretend|plan)\b"
 )
 # What lies beyond knowledge or power: the speaker could not if they would, so these decline nothing.
 _BEYOND = (
@@ -41,7 +46,7 @@ _WRONG = (
 _PATTERNS = (
     # "I can't help with that", "I'm not able to assist", "I do not condone violence"
     rf"\bi (?:\w+ly |simply |just )?{_CANNOT} (?:\w+ly |in good conscience )?{_DECLINED}{_UNLESS}",
-    rf"\bi ?{_UNABLE} (?:\w+ly )?{_DECLINED}{_UNLESS}",
+    rf"\bi ?(?:{_UNABLE}) (?:\w+ly )?{_DECLINED}{_UNLESS}",
     r"\bi (?:do not|don't) (?:condone|endorse|engage in|participate in|provide|assist|help|promote)\b",
     # "I'm sorry, but I cannot", also where the limit of tokens cut the rest
     rf"\b(?:sorry|apologi[sz]e|apologies|afraid|unfortunately)\b[^.!?]{{0,80}}\bi ?(?:{_CANNOT}|{_UNABLE})"
@@ -53,8 +58,15 @@ _PATTERNS = (
     rf"\b(?:is|'s|would be) {_WRONG}\b[^!?]{{0,120}}\bi(?: ?{_UNABLE}| {_CANNOT})(?!{_BEYOND})",
     r"\bi (?:\w+ )?(?:must|have to|need to|will have to|am going to|'m going to) (?:\w+ )?(?:decline|refuse)\b",
     r"\bi (?:\w+ly )?(?:decline|refuse) (?:to|your|this|that)\b",
-    r"\bi(?: am|'m) not comfortable (?:with (?:that|this|your)|\w+ing)\b",
-    r"\b(?:that|this|it)(?: is|'s) (?:not something|something) i (?:can|can't|cannot|won't|will not|am not able to)"
+    r"\bi(?:(?: am|'m) not| (?:do not|don't) feel) comfortable (?:with (?:that|this|your)|\w+ing)\b",
+    # "I don't think I can help with that", "I'd rather not do that", "I don't want to help you"
+    rf"\bi (?:do not|don't) (?:think|believe) (?:that )?i (?:can|should|could|am able to|'m able to) {_DECLINED}{_UNLESS}",
+    r"\bi(?:'d| would) rather not (?:help|assist|do|say|answer|discuss|write|give|share|provide)\b",
+    r"\bi (?:do not|don't) want to (?:help|assist|do (?:that|this)|encourage|support)\b",
+    r"\bwe (?:cannot|can't|won't|will not) (?:help|assist) you\b",
+    r"\b(?:guidelines|polic(?:y|ies)|programming|principles) (?:do not|don't|does not|doesn't|forbids?) (?:\w+ )?(?:me|allow)\b",
+    r"\bi(?: am|'m) programmed not to\b",
+    r"\b(?:that|this|it)(?: is|'s) (?:not something|something) i(?:'m| am)? (?:can|can't|cannot|won't|will not|(?:not )?able to)"
     r" (?:\w+ )?(?:help|assist|do|provide|support|write|discuss)\b",
     r"\b(?:goes against|violates?|is against) (?:my|our) (?:\w+ )?(?:guidelines|polic(?:y|ies)|programming|principles)\b",
     r"^no[,.!]? i (?:won't|will not|refuse)\b",
