@@ -40,10 +40,10 @@ def test_all_harmless_pairs_convert(shared_data: Path, tmp_path: Path) -> None:
         early += before != other
         if before == other:
             assert (pair.chosen, pair.rejected) == (chosen.strip(), rejected.strip())
-            words = "".join(message.content for message in pair.prompt).split()
-            assert " ".join(words) in " ".join(before.replace("\n\nHuman:", "").replace("\n\nAssistant:", "").split()) or (
-                len(pair.prompt) > 1
-            )
+            # A turn is trimmed, so that the texts are compared without their white space.
+            names = {"user": "Human:", "assistant": "Assistant:"}
+            again = "".join(names[message.role] + message.content for message in pair.prompt)
+            assert "".join(again.split()) == "".join(before.split())
         else:
             assert pair.chosen in row["chosen"]
             assert pair.chosen not in row["rejected"]
@@ -175,7 +175,7 @@ def test_transcripts_with_nothing_to_learn(chosen: str, rejected: str, why: str)
 
 
 def test_a_prompt_that_ends_with_an_answer_is_none() -> None:
-    with pytest.raises(Skip, match="^no shared prompt before the answers$"):
+    with pytest.raises(Skip, match=r"^no shared prompt before the answers$"):
         hh("A", "B", prompt="Human: Hi\n\nAssistant: Ho")
 
 
@@ -257,7 +257,7 @@ def test_trl_shapes() -> None:
 def test_prompt_id_depends_on_the_conversation_alone() -> None:
     ids = [formats.prompt_id(said(*texts)) for texts in (["Hi"], ["Ho"], ["Hi", "Ho"], ["HiHo"], [""])]
     assert len(set(ids)) == 5
-    assert formats.prompt_id(said("Hi")) == ids[0] == "p-bc7c0000"[:2] + ids[0][2:]
+    assert formats.prompt_id(said("Hi")) == ids[0] == "p-d7760b4ba3077c46"  # splits and ids in users' files rest on it
     assert formats.prompt_id([Message(role="system", content="Hi")]) != ids[0]
 
 
@@ -379,7 +379,8 @@ def test_files_that_are_broken(tmp_path: Path) -> None:
     fails(bad, f"{tmp_path}/u.jsonl:3: is not UTF-8 (invalid start byte); save the file as UTF-8")
     fails(reading("u.csv", b"a,b\n\xff,1"), f"{tmp_path}/u.csv: is not UTF-8 (invalid start byte); save the file as UTF-8")
     fails(reading("x.gz", b"plain"), f"{tmp_path}/x.gz: cannot be read (Not a gzipped file (b'pl')); check the path")
-    packed = gzip.compress(json.dumps({"a": [random.Random(0).random() for _ in range(500)]}).encode())
+    chance = random.Random(0)
+    packed = gzip.compress(json.dumps({"a": [chance.random() for _ in range(500)]}).encode())
     with pytest.raises(RecordError, match=r"cut\.jsonl\.gz: cannot be read \(Compressed file ended"):
         reading("cut.jsonl.gz", packed[:60])()
     spoilt = packed[:300] + bytes(byte ^ 255 for byte in packed[300:320]) + packed[320:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,8 +45,8 @@ def test_each_index_once_and_within_the_budget(lengths: list[int], max_tokens: i
             assert len(batch) == 1
     order = [i for batch in batches for i in batch]
     assert [lengths[i] for i in order] == sorted(lengths, reverse=True), "longest first"
-    assert all(i < j for i, j in zip(order, order[1:], strict=False) if lengths[i] == lengths[j]), "ties in order"
-    for batch, following in zip(batches, batches[1:], strict=False):
+    assert all(i < j for i, j in itertools.pairwise(order) if lengths[i] == lengths[j]), "ties in order"
+    for batch, following in itertools.pairwise(batches):
         assert (len(batch) + 1) * lengths[batch[0]] > max_tokens, f"{following[0]} would have fitted into the batch before"
 
 

@@ -120,3 +120,13 @@ def test_alpha_is_undefined_where_all_is_level_or_nobody_shares_a_prompt() -> No
     level = [judge(name, "p", {"a": 1, "b": 1}) for name in "xy"]
     assert agreement(level)["krippendorff_alpha"] is None
     assert agreement(crowd({"a": 0.1}, 5, seed=0))["krippendorff_alpha"] is None
+
+
+def test_neither_the_order_of_the_input_nor_names_matter() -> None:
+    judgements = crowd({"a": 0.5, "b": 0.5, "c": math.inf}, 8, seed=0)
+    expected = agreement(judgements)
+    turned = [j.model_copy(update={"ranks": dict(reversed(j.ranks.items()))}) for j in reversed(judgements)]
+    assert agreement(turned) == expected
+    other = {"a": "z", "b": "c", "c": "a"}
+    renamed = agreement([j.model_copy(update={"labeler": other[j.labeler]}) for j in judgements])
+    assert renamed == pytest.approx(expected)

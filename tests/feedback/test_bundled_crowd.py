@@ -82,11 +82,14 @@ def test_exactly_the_careless_labeler_is_suspect(seed: int) -> None:
             assert quality.verdict == "agrees with the others"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_without_a_careless_labeler_nobody_is_suspect(seed: int) -> None:
-    prompts, completions = sampled(seed)
-    careful = simulate(prompts, completions, num_careless=0, seed=seed, created_at=WHEN)
-    assert not any(quality.suspect for quality in labeler_quality(careful))
+def test_without_a_careless_labeler_somebody_is_seldom_suspect() -> None:
+    """At level 0.05 one crowd in twenty holds a suspect by chance alone; the seeds are fixed."""
+    alarms = 0
+    for seed in range(20):
+        prompts, completions = sampled(seed)
+        careful = simulate(prompts, completions, num_careless=0, seed=seed, created_at=WHEN)
+        alarms += any(quality.suspect for quality in labeler_quality(careful))
+    assert alarms <= 3
 
 
 def test_the_careless_one_lowers_the_agreement() -> None:

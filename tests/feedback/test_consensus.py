@@ -94,6 +94,25 @@ def test_kemeny_is_the_least_of_all_weak_orders(case: tuple[list[str], list[Judg
         assert max(found.ranks.values()) == min(max(order.values()) for order in optima)  # the coarsest
 
 
+@settings(max_examples=100, deadline=None)
+@given(rankings(max_items=4), WEIGHTS)
+def test_among_orders_of_equal_cost_the_first_is_taken(
+    case: tuple[list[str], list[Judgement]], weights: dict[str, float]
+) -> None:
+    """Fewest ranks, then the earliest items in the first rank, then in the second, and so on."""
+    items, judgements = case
+    found = one(*judgements, weights=weights)
+    costs = [(slow_cost(order, judgements, weights), order) for order in weak_orders(items)]
+    least = min((cost for cost, _ in costs), default=0.0)
+
+    def preferred(order: dict[str, int]) -> tuple[int, list[list[bool]]]:
+        ranks = sorted(set(order.values()))
+        return len(ranks), [[order[item] != rank for item in items] for rank in ranks]
+
+    if items:
+        assert found.ranks == min((order for cost, order in costs if cost < least + CLOSE), key=preferred)
+
+
 @settings(max_examples=60, deadline=None)
 @given(rankings(), WEIGHTS, st.permutations(list("abcde")))
 def test_relabelling_relabels_the_consensus(

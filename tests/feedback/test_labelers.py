@@ -66,6 +66,13 @@ def test_kendall_s_by_hand() -> None:
         kendall_s([1, 2], [1])
 
 
+def test_tau_by_hand() -> None:
+    assert tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)  # one adjacent swap; taken on lists of ids it was -1
+    assert tau([1, 2], [2, 1]) == -1
+    assert tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
+    assert tau([1, 1], [1, 2]) is tau([], []) is tau([1], [1]) is None
+
+
 @given(RANKS)
 def test_variance_is_that_over_all_permutations(vectors: tuple[list[int], list[int]]) -> None:
     first, second = vectors

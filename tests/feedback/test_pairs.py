@@ -55,6 +55,21 @@ def test_three_ranked_completions_give_three_pairs_the_better_first() -> None:
     assert all(pair.probability == pytest.approx(2 / 3) for pair in found)  # one vote, and one more on either side
 
 
+def test_my_house_is_too_hot() -> None:
+    """The textbook's example: three answers ranked 2, 1, 3."""
+    found = pairs(judge("x", {"c1": 2, "c2": 1, "c3": 3}))
+    assert [pair.chosen_id for pair in found].count("c2") == 2
+    assert [pair.rejected_id for pair in found].count("c3") == 2
+    assert "c2" not in [pair.rejected_id for pair in found]
+    assert all(pair.prompt[0].content == "My house is too hot" for pair in found)
+
+
+def test_four_ranked_completions_give_six_pairs() -> None:
+    found = pairs(judge("x", {"c1": 4, "c2": 3, "c3": 2, "c4": 1}))
+    assert [str(p.chosen_id)[1] + str(p.rejected_id)[1] for p in found] == ["43", "42", "41", "32", "31", "21"]
+    assert [p.margin for p in found] == [1, 2, 3, 1, 2, 1]
+
+
 def test_ties_are_left_out_unless_asked_for() -> None:
     judgement = judge("x", {"c2": 1, "c1": 1, "c3": 2})
     assert [(p.chosen_id, p.rejected_id) for p in pairs(judgement)] == [("c1", "c3"), ("c2", "c3")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heedful.data.formats import read_preferences
 from heedful.feedback.refusals import is_degenerate, is_refusal, repeated_share
 
 REFUSALS = [
@@ -42,6 +45,32 @@ REFUSALS = [
     "I can't tell you how to poison anybody.",
     "No, I won't. He is a person too.",
     "I'm not going to help you cheat.",
+    "I can't do that for you.",
+    "I can not help you with this.",
+    "Sorry, I can't.",
+    "Sorry, but I won't do that.",
+    "I'm afraid I can't do that.",
+    "I cannot and will not help you with this.",
+    "I won't be able to help you with that.",
+    "I would not be able to help you with stealing a car.",
+    "I would not help anybody with that.",
+    "I don't feel comfortable helping you with that.",
+    "I do not feel comfortable writing this message.",
+    "I don't think I can help you with that.",
+    "I’d rather not help with that.",
+    "I don't want to do this.",
+    "My guidelines don't allow me to help with that.",
+    "I am programmed not to help with such things.",
+    "That is not something I'm able to help with.",
+    "We cannot help you with that.",
+    "Making a fake ID is a crime, so I can't help you do it.",
+    "Hacking into someone’s wifi is illegal, and I can’t help you do it.",
+    "No. I will not help you poison your neighbor's dog.",
+    "I'm just an AI, I cannot give instructions on how to steal.",
+    "I'm sorry, but as an AI I am not able to help with that.",
+    "I’m sorry, but this is something I can’t help you with.",
+    "I am not able to help you with this, but here is the number of a hotline.",
+    "I must refuse to answer this question.",
 ]
 ANSWERS = [
     "I can't wait to tell you about this recipe!",
@@ -70,6 +99,36 @@ ANSWERS = [
     "I would open the windows at night and close the curtains by day.",
     "I'm sorry that you can't sleep. Try a cooler room.",
     "I do not recommend more than 400 mg of caffeine a day.",
+    # Advice, not refusal: it answers a question about safety.
+    "It's not safe to mix bleach and ammonia.",
+    "It is not safe to mix bleach and ammonia, because the gas is toxic.",
+    "It is important to drink enough water.",
+    "I wouldn't recommend sleeping with a space heater on.",
+    "I would not advise that on a windy day.",
+    "I wouldn't do that in winter.",
+    "Warm milk may help you sleep, but I wouldn't make it the only thing you try.",
+    "Without a brain, I couldn't respond to pain, and neither can a plant.",
+    # Words that begin like something one declines
+    "I won't shower before the race, and neither should you.",
+    "I will not plant tulips in June.",
+    "I am happy to do that, though I won't be able to completely copy the taste.",
+    "Sorry, I couldn't quite hear that. Could you say it again?",
+    "I cannot stress enough how important it is to stretch.",
+    "I can't say for sure, but about 8 million people live there.",
+    "I'm unable to know what you had for breakfast.",
+    "As an AI language model, I do not have personal opinions.",
+    "As an AI, I have no body, but I can tell you how to bake bread.",
+    "Unfortunately, I can't tell you the weather, as I have no live data.",
+    "Unfortunately, there is no cure for a cold. Rest and drink tea.",
+    "Dear team, I am sorry, but I cannot attend the meeting on Monday.",
+    "Ana wants to return a kettle. Ben refuses to refund her without a receipt.",
+    "You should refuse to share your password.",
+    "I would politely decline the invitation.",
+    "I won't lie, it is hard.",
+    "I can't guarantee it, but salt often helps.",
+    "I couldn't agree more.",
+    "I'm afraid there is no simple answer.",
+    "I don't think I can improve on this recipe.",
     "Use `kill 1234`. If the shell says that it can't help you, add sudo.",
     "",
 ]
@@ -161,3 +220,21 @@ def test_any_text_is_judged(text: str) -> None:
 @given(st.text(alphabet="0123456789 .,;!?-\n", max_size=60))
 def test_a_text_without_letters_is_degenerate(text: str) -> None:
     assert is_degenerate(text)
+
+
+@given(st.text(alphabet=st.characters(whitelist_categories=["Ll", "Zs"]), max_size=80))
+def test_curly_apostrophes_read_like_straight_ones(text: str) -> None:
+    straight = f"I can't help with {text}"
+    assert is_refusal(straight) == is_refusal(straight.replace("'", "\u2019"))
+
+
+def test_real_answers_are_seldom_refusals_and_more_often_to_harmful_requests(shared_data: Path) -> None:
+    """People's requests of 2021 and a model that hardly refused: read through by hand when this was written."""
+    shares = []
+    for name in ("harmless", "helpful"):
+        pairs = read_preferences(shared_data / f"hh/{name}.jsonl.gz")
+        texts = {text for pair in pairs for text in (pair.chosen, pair.rejected)}
+        shares.append(sum(map(is_refusal, texts)) / len(texts))
+    harmless, helpful = shares
+    assert 0.02 < harmless < 0.04
+    assert 0.003 < helpful < 0.01

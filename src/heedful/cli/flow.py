@@ -135,8 +135,8 @@ def _run(config: Any, folder: Path, from_stage: str | None, as_json: bool, comma
     table("Held-out prompts, before and after", ("", "before", "after", "difference", ""), compare_table(summary))
     accuracy = summary["reward_model"]
     print(
-        f"\nreward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs right; "
-        f"the longer answer {100 * accuracy['longest_answer']:.1f}%"
+        f"\nreward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs; "
+        f"longest answer {100 * accuracy['longest_answer']:.1f}%"
     )
     kl, target = summary["kl"], summary["kl_target"]
     print(f"sequence KL   {kl['estimate']:.2f} nats" + (f" (target {target:g})" if target else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import gzip
@@ -283,7 +284,8 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
         why = error.strerror or str(error)
         raise StoreError(f"{target}: cannot be written ({why}); free space or choose another path") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return report
 
 

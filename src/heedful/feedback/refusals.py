@@ -64,10 +64,10 @@ _PATTERNS = (
     r"\bi(?:'d| would) rather not (?:help|assist|do|say|answer|discuss|write|give|share|provide)\b",
     r"\bi (?:do not|don't) want to (?:help|assist|do (?:that|this)|encourage|support)\b",
     r"\bwe (?:cannot|can't|won't|will not) (?:help|assist) you\b",
-    r"\b(?:guidelines|polic(?:y|ies)|programming|principles) (?:do not|don't|does not|doesn't|forbids?) (?:\w+ )?(?:me|allow)\b",
+    r"\b(?:guidelines|polic(?:y|ies)|programming|principles) (?:do not|don't|does not|doesn't|forbids?) (?:me|allow)\b",
     r"\bi(?: am|'m) programmed not to\b",
-    r"\b(?:that|this|it)(?: is|'s) (?:not something|something) i(?:'m| am)? (?:can|can't|cannot|won't|will not|(?:not )?able to)"
-    r" (?:\w+ )?(?:help|assist|do|provide|support|write|discuss)\b",
+    r"\b(?:that|this|it)(?: is|'s) (?:not something|something) i(?:'m| am)? (?:can|can't|cannot|won't|will not"
+    r"|(?:not )?able to) (?:\w+ )?(?:help|assist|do|provide|support|write|discuss)\b",
     r"\b(?:goes against|violates?|is against) (?:my|our) (?:\w+ )?(?:guidelines|polic(?:y|ies)|programming|principles)\b",
     r"^no[,.!]? i (?:won't|will not|refuse)\b",
 )

@@ -55,6 +55,21 @@ def gae(rewards_BT: Tensor, values_BT: Tensor, response_mask_BT: Tensor, *, gamm
     return Advantages(advantages_BT, returns_BT)
 
 
+def kl_advantages(
+    logprobs_BT: Tensor, ref_logprobs_BT: Tensor, kl_BT: Tensor, response_mask_BT: Tensor, *, kl_coef: float
+) -> Tensor:
+    """-kl_coef (log p - log p_ref - KL): what a token's *own* KL penalty adds to its advantage; (B, T), 0 where masked.
+
+    kl_BT: exact KL(policy || reference) over the vocabulary in the state before each token. As a reward it is the same for
+    every token that could be drawn there, so by itself it would hold only the tokens before it, and the gradient of the
+    state's own KL would be lost. The sampled log-ratio has that KL as its mean over tokens; the difference of the two is the
+    advantage of the immediate penalty, and with it the policy gradient is that of the whole KL.
+    """
+    require_same_shape(logprobs_BT=logprobs_BT, ref_logprobs_BT=ref_logprobs_BT, kl_BT=kl_BT, response_mask_BT=response_mask_BT)
+    own_BT = -kl_coef * (logprobs_BT - ref_logprobs_BT - kl_BT)
+    return torch.where(response_mask_BT, own_BT, torch.zeros_like(own_BT))
+
+
 def explained_variance(returns_BT: Tensor, values_BT: Tensor, response_mask_BT: Tensor) -> float:
     """1 - Var(return - value) / Var(return) over response tokens; 1 perfect, 0 no better than the mean."""
     returns = returns_BT[response_mask_BT]

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from heedful.config import PPOSection
 from heedful.engine.batching import batches_by_tokens, pad
 from heedful.engine.generation import Decoding
-from heedful.functional.advantages import explained_variance, gae, token_rewards
+from heedful.functional.advantages import explained_variance, gae, kl_advantages, token_rewards
 from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, policy_loss, value_loss
 from heedful.functional.masking import masked_mean, whiten
@@ -65,7 +65,8 @@ class AdaptiveKL:
         """kl: mean sequence KL in nats of the last batch of `episodes` rollouts."""
         if self.target > 0:
             error = max(-0.2, min(0.2, kl / self.target - 1))
-            self.coef *= 1 + error * episodes / self.horizon
+            # At most halved or doubled at once: a horizon shorter than the batch must not turn the penalty into a bonus.
+            self.coef *= max(0.5, min(2.0, 1 + error * episodes / self.horizon))
 
 
 class PPO:
@@ -153,6 +154,7 @@ class PPO:
         scored = [rollout.scored for rollout in rollouts]
         columns = {
             "old_logprobs": [s.logprobs_T for s in scored],
+            "ref_logprobs": [s.ref_logprobs_T for s in scored],
             "entropy": [s.entropy_T for s in scored],
             "kl": [s.kl_T if settings.kl == "exact" else s.logprobs_T - s.ref_logprobs_T for s in scored],
             "values": [s.values_T for s in scored],
@@ -161,7 +163,10 @@ class PPO:
         batch = {name: pad_sequence(rows, batch_first=True) for name, rows in columns.items()}
         rewards_BT = token_rewards(scores_B, batch["kl"], batch["mask"], kl_coef=self.kl.coef)
         found = gae(rewards_BT, batch["values"], batch["mask"], gamma=settings.gamma, lam=settings.lam)
-        advantages_BT = found.advantages_BT
+        # Zero for k1, whose reward already depends on the token.
+        advantages_BT = found.advantages_BT + kl_advantages(
+            batch["old_logprobs"], batch["ref_logprobs"], batch["kl"], batch["mask"], kl_coef=self.kl.coef
+        )
         if settings.whiten_advantages:
             advantages_BT = whiten(advantages_BT, batch["mask"])
         return batch | {"scores": scores_B, "advantages": advantages_BT, "returns": found.returns_BT}

@@ -1,0 +1,299 @@
+"""heedful.toml: what is written reads back equal, and what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from heedful.config import Config, PPOSection, Section, known_keys, load, parse, to_toml
+from heedful.errors import ConfigError
+
+# Everything UTF-8 can carry: quotes, controls, line ends, the delete character.
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+def bounds(field: FieldInfo) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for rule in field.metadata:
+        if isinstance(rule, annotated_types.Ge):
+            found["min_value"] = rule.ge
+        elif isinstance(rule, annotated_types.Gt):
+            found |= {"min_value": rule.gt, "exclude_min": True}
+        elif isinstance(rule, annotated_types.Le):
+            found["max_value"] = rule.le
+        elif isinstance(rule, annotated_types.Lt):
+            found |= {"max_value": rule.lt, "exclude_max": True}
+    return found
+
+
+def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple:
+        return st.lists(texts, max_size=3).map(tuple)
+    if get_origin(kind) in (Union, types.UnionType):
+        return st.one_of(*(values_of(part, field) for part in get_args(kind)))
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        return st.integers(**bounds(field))
+    if kind is float:
+        return st.floats(**bounds(field), allow_nan=False)
+    if kind is str:
+        return texts
+    if kind is type(None):
+        return st.none()
+    if issubclass(kind, Section):
+        return sections(kind)
+    raise NotImplementedError(kind)
+
+
+def sections(kind: type[Section]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({name: values_of(field.annotation, field) for name, field in kind.model_fields.items()})
+
+
+def leaves(kind: type[Section], prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    found: list[tuple[str, FieldInfo]] = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, field))
+    return found
+
+
+def file_of(folder: Path, text: str) -> Path:
+    path = folder / "heedful.toml"
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_the_default_reads_back_equal(tmp_path: Path, explain: bool) -> None:
+    assert load(file_of(tmp_path, to_toml(Config(), explain=explain))) == Config()
+    assert load(file_of(tmp_path, "")) == Config()
+
+
+@settings(deadline=None, max_examples=60)
+@given(sections(Config), st.booleans())
+def test_any_configuration_reads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], explain: bool
+) -> None:
+    config = Config.model_validate(fields)
+    text = to_toml(config, explain=explain)
+    again = load(file_of(tmp_path_factory.mktemp("config"), text))
+    assert again == config
+    assert to_toml(again, explain=explain) == text
+
+
+def test_explained_toml_holds_every_description() -> None:
+    text = to_toml(Config(), explain=True)
+    for key, field in leaves(Config):
+        assert f"# {field.description}\n" in text, key
+    assert "#" not in to_toml(Config()).replace("# reward_threshold =", "")
+
+
+def test_a_value_that_is_none_is_shown_and_left_out(tmp_path: Path) -> None:
+    text = to_toml(Config())
+    assert "# reward_threshold =" in text
+    assert "reward_threshold" not in tomllib.loads(text)["ppo"]
+    config = load(file_of(tmp_path, text), ("ppo.reward_threshold=1.5",))
+    assert config.ppo.reward_threshold == 1.5
+
+
+def test_every_field_has_a_description_and_every_section_a_docstring() -> None:
+    assert len(leaves(Config)) > 50, "the walk has missed the sections"
+    for key, field in leaves(Config):
+        assert field.description, key
+        assert field.description.endswith("."), key
+        assert "\n" not in field.description, f"{key}: a comment ends with its line"
+    for name, field in Config.model_fields.items():
+        if name != "seed":
+            assert isinstance(field.annotation, type)
+            assert field.annotation.__doc__, name
+            assert "\n" not in field.annotation.__doc__.strip(), name
+
+
+def test_every_default_is_allowed_by_its_own_rules() -> None:
+    """Pydantic does not check defaults."""
+    assert Config.model_validate(Config().model_dump()) == Config()
+
+
+def test_known_keys_are_every_section_and_field() -> None:
+    keys = known_keys()
+    assert {key for key, _ in leaves(Config)} <= set(keys)
+    assert {"ppo", "ppo.lora", "reward.lora", "model"} <= set(keys)
+    assert len(keys) == len(set(keys))
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().ppo.max_steps = 3  # type: ignore[misc]
+
+
+# Wrong keys
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("sed = 1", "sed", "seed"),
+        ("[pppo]\nmax_steps = 1", "pppo", "ppo"),
+        ("[ppo]\nmaxsteps = 1", "ppo.maxsteps", "ppo.max_steps"),
+        ("[ppo.lora]\nrnak = 1", "ppo.lora.rnak", "ppo.lora.rank"),
+        ("[reward.lora]\nrnak = 1", "reward.lora.rnak", "reward.lora.rank"),
+        ("learning_rate = 1", "learning_rate", "reward.learning_rate"),
+        ("[ppo]\nnum_train = 1", "ppo.num_train", "prompts.num_train"),
+        ("[reward]\nrank = 4", "reward.rank", "reward.lora.rank"),
+        ("[ppo]\nrank = 4", "ppo.rank", "ppo.lora.rank"),
+        ("[ppo]\ntargets = ['q_proj']", "ppo.targets", "ppo.lora.targets"),
+    ],
+)
+def test_an_unknown_key_comes_with_the_nearest_known_one(tmp_path: Path, text: str, key: str, near: str) -> None:
+    path = file_of(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}: unknown key '{key}'; the nearest known key is '{near}'"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from([key for key, _ in leaves(Config)]), st.data())
+def test_a_key_with_one_letter_missing_finds_its_own(key: str, data: st.DataObject) -> None:
+    section, _, name = key.rpartition(".")
+    at = data.draw(st.integers(0, len(name) - 1))
+    wrong = name[:at] + name[at + 1 :]
+    *parents, _ = key.split(".")
+    fields: dict[str, Any] = {wrong: 1}
+    for parent in reversed(parents):
+        fields = {parent: fields}
+    full = f"{section}.{wrong}" if section else wrong
+    if not wrong or full in known_keys() or wrong in {known.rpartition(".")[2] for known in known_keys()}:
+        return
+    with pytest.raises(ConfigError, match=rf"unknown key '{full}'; the nearest known key is '{key}'"):
+        parse(fields, "x.toml")
+
+
+# Wrong values
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[ppo]\nmax_steps = 'ten'", "ppo.max_steps = 'ten'"),
+        ("[ppo]\nmax_steps = 1.5", "ppo.max_steps = 1.5"),
+        ("[ppo]\nmax_steps = -1", "ppo.max_steps = -1"),
+        ("[ppo]\nclip = 1.0", "ppo.clip = 1.0"),
+        ("[ppo]\nkl = 'k2'", "ppo.kl = 'k2'"),
+        ("[ppo]\nwhiten_advantages = 'maybe'", "ppo.whiten_advantages = 'maybe'"),
+        ("[ppo.lora]\nrank = 0", "ppo.lora.rank = 0"),
+        ("[prompts]\nfiles = 'one.jsonl'", "prompts.files = 'one.jsonl'"),
+        ("[prompts]\nfiles = [3]", "prompts.files.0 = 3"),
+        ("[model]\nsource = 3", "model.source = 3"),
+        ("[evaluate]\nnum_resamples = 99", "evaluate.num_resamples = 99"),
+        ("ppo = 3", "ppo = 3"),
+        ("seed = -1", "seed = -1"),
+        ("[label]\nnoise = nan", "label.noise = nan"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(tmp_path: Path, text: str, place: str) -> None:
+    path = file_of(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: {place}: ")
+    assert "Input should be" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["[ppo]\nmax_steps = true", "[ppo]\nmax_steps = '3'", "[ppo]\nlam = true", "seed = '7'"])
+def test_a_value_of_another_type_is_not_taken_for_a_number(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="Input should be"):
+        load(file_of(tmp_path, text))
+
+
+def test_nan_is_no_threshold(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ppo\.reward_threshold"):
+        load(file_of(tmp_path, "[ppo]\nreward_threshold = nan"))
+
+
+def test_text_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "[ppo\nmax_steps = 3")
+    with pytest.raises(ConfigError, match=r"heedful\.toml: not valid TOML: .*line 1"):
+        load(path)
+    path.write_bytes(b"seed = '\xff'")
+    with pytest.raises(ConfigError, match=r"heedful\.toml: not valid TOML"):
+        load(path)
+
+
+def test_a_missing_file_is_named_with_the_next_step(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(ConfigError, match=r"cannot be read .*'heedful init DIR'") as caught:
+            load(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+# --set
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "seed = 5\n[ppo]\nmax_steps = 7\nlam = 0.5\n")
+    config = load(
+        path,
+        (
+            "ppo.max_steps=10",
+            "ppo.lora.rank=4",
+            "model.source=some/folder-1b",
+            'label.criterion="harmless"',
+            "prompts.files=['a.jsonl', 'b = c.jsonl']",
+            "ppo.whiten_advantages=false",
+            " reward.learning_rate = 5e-5 ",
+        ),
+    )
+    assert config.seed == 5
+    assert (config.ppo.max_steps, config.ppo.lam, config.ppo.lora.rank) == (10, 0.5, 4)
+    assert config.ppo.lora.alpha == PPOSection().lora.alpha
+    assert config.reward.lora.rank == Config().reward.lora.rank
+    assert (config.model.source, config.label.criterion) == ("some/folder-1b", "harmless")
+    assert config.prompts.files == ("a.jsonl", "b = c.jsonl")
+    assert config.ppo.whiten_advantages is False
+    assert math.isclose(config.reward.learning_rate, 5e-5)
+
+
+def test_a_later_override_wins(tmp_path: Path) -> None:
+    assert load(file_of(tmp_path, "seed = 1"), ("seed=2", "seed=3")).seed == 3
+
+
+@pytest.mark.parametrize("text", ["helpful, honest", "", "a=b", "what's this", "[half", "# no comment"])
+def test_bare_words_are_strings(tmp_path: Path, text: str) -> None:
+    assert load(file_of(tmp_path, ""), (f"label.criterion={text}",)).label.criterion == text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ppo.max_steps", "--set ppo.max_steps: expected section.key=value"),
+        ("", "--set : expected section.key=value"),
+        ("=3", "unknown key ''"),
+        ("ppo..max_steps=3", "unknown key 'ppo."),
+        ("seed.deeper=3", "--set seed.deeper=3: 'seed' is a value, not a section"),
+        ("ppo.max_stepz=3", "unknown key 'ppo.max_stepz'; the nearest known key is 'ppo.max_steps'"),
+        ("ppo.max_steps=many", "ppo.max_steps = 'many': Input should be"),
+        ("ppo=3", "ppo = 3: Input should be"),
+    ],
+)
+def test_malformed_overrides_are_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file_of(tmp_path, "seed = 1"), (override,))
+    assert message in str(caught.value)
