@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heedful.data import formats
-from heedful.data.formats import ConversionReport, Skip, convert, detect, read_preferences, read_prompts, rows, turns
+from heedful.data.formats import ConversionReport, Skip, convert, detect, read_preferences, read_prompts, rows, to_hh, turns
 from heedful.errors import DataError, HeedfulError, RecordError, StoreError
 from heedful.records import Message, Preference, Prompt, read_jsonl
 
@@ -468,3 +468,28 @@ def test_unknown_fields_pass_through(tmp_path: Path) -> None:
     convert("heedful", source, tmp_path / "out.jsonl")
     assert json.loads((tmp_path / "out.jsonl").read_text())["rubric"] == {"mentions": ["x"]}
     assert read_jsonl(tmp_path / "out.jsonl", Prompt) == read_jsonl(source, Prompt)
+
+
+def test_converted_file_may_be_packed(tmp_path: Path) -> None:
+    source, target = tmp_path / "hh.jsonl", tmp_path / "out.jsonl.gz"
+    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    source.write_text(json.dumps(row) + "\n")
+    convert("hh", source, target)
+    assert [pair.chosen for pair in read_preferences(target)] == ["Hello."]
+
+
+def test_heldout_share_is_refused_where_it_would_do_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "hh.jsonl"
+    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    source.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="holds pairs, whose split is made by prompt"):
+        convert("hh", source, tmp_path / "out.jsonl", heldout_share=0.5)
+    with pytest.raises(DataError, match="has no place for a split"):
+        convert("hh", source, tmp_path / "out.jsonl", to="trl", heldout_share=0.5)
+
+
+def test_pair_that_a_transcript_cannot_give_back_is_refused() -> None:
+    user, assistant = Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")
+    for prompt, rejected in (((user, assistant), "b"), ((user,), "a ")):
+        with pytest.raises(DataError, match="use --to trl"):
+            to_hh(Preference(prompt_id="p", prompt=prompt, chosen="a", rejected=rejected))

@@ -101,11 +101,14 @@ def test_a_token_without_probability_is_never_drawn(top_p: float) -> None:
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1.0])
 def test_the_ends_of_the_uniform_draw_a_token_with_weight(
     uniform: float, top_p: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch.rand gives 0 and 1 - 2^-24 once in 16 million draws: too rare to wait for."""
+    """torch.rand gives 0 and 1 - 2^-24 once in 16 million draws: too rare to wait for.
+
+    1 stands for a product with the total that rounds up to the total.
+    """
     monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, uniform))
     logits_BV = torch.full((1, 1001), -math.inf)
     logits_BV[0, 1:-1] = torch.linspace(0, -3, 999)

@@ -229,6 +229,11 @@ def to_hh(preference: Preference) -> Row:
                 f"prompt {preference.prompt_id!r} holds 'Human:' or 'Assistant:' after a blank line inside a turn, which HH "
                 "transcripts would read as a new turn; use --to trl"
             )
+    if preference.prompt[-1].role == "assistant" or preference.chosen.strip() == preference.rejected.strip():
+        raise DataError(
+            f"prompt {preference.prompt_id!r}: HH transcripts cannot hold a prompt that ends with the assistant, nor "
+            "answers that differ in white space only; use --to trl"
+        )
     if any(message.role not in names for message in preference.prompt):
         raise DataError(f"prompt {preference.prompt_id!r} has a system message, which HH transcripts cannot hold; use --to trl")
     shared = "".join(f"\n\n{names[message.role]}: {message.content}" for message in preference.prompt)
@@ -248,12 +253,15 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
     heldout_share: this share of prompts, chosen by a hash of their text, gets split "heldout" and the rest "train".
     """
     read, write = _known(form, READERS, "format"), _known(to, WRITERS, "target format")
+    if heldout_share and to != "heedful":
+        raise DataError(f"{to!r} has no place for a split; leave out --heldout-share, or use --to heedful")
+    opener: Any = gzip.open if target.name.endswith(".gz") else open
     report = ConversionReport()
     seen: dict[str, str] = {}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        with opener(temporary, "wt", encoding="utf-8") as file:
             for where, row in rows(source):
                 report.read += 1
                 try:
@@ -271,14 +279,19 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
                     seen[record.id] = content
                 if to != "heedful" and not isinstance(record, Preference):
                     raise DataError(f"{source}: holds prompts, which {to!r} has no place for; use --to heedful")
+                if heldout_share and isinstance(record, Preference):
+                    raise DataError(
+                        f"{source}: holds pairs, whose split is made by prompt in training (reward.heldout_share); leave out "
+                        "--heldout-share"
+                    )
                 if heldout_share and isinstance(record, Prompt):
                     digest = hashlib.sha256(prompt_id(record.messages).encode()).digest()
                     side = "heldout" if int.from_bytes(digest[:8], "big") < heldout_share * 2**64 else "train"
                     record = record.model_copy(update={"split": side})
                 file.write(json.dumps(write(record), ensure_ascii=False) + "\n")
                 report.written += 1
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(target)
     except OSError as error:
         why = error.strerror or str(error)
