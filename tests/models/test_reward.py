@@ -13,8 +13,8 @@ from heedful.config import LoraSection, RewardSection
 from heedful.engine import scoring
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import Answer, EncoderReward, RewardHead, answer_of, load_reward_model
-from heedful.pipeline import new_reward_model, train_reward_model
 from heedful.records import Message, Preference
+from heedful.reward_stage import new_reward_model, train_reward_model
 
 CPU = torch.device("cpu")
 # Rewards of a batch and of single answers differ by the order of sums.

@@ -34,7 +34,7 @@ def train(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import parse
-    from heedful.pipeline import train_reward_model_alone
+    from heedful.reward_stage import train_reward_model_alone
 
     config = parse({}, "--set", tuple(overrides or ()))
     with Bars() as bars:
@@ -54,7 +54,7 @@ def score(
     Example: `heedful reward score reward/model --prompts prompts.jsonl --completions completions.jsonl`
     """
     from heedful.cli.terminal import emit
-    from heedful.pipeline import score_completions
+    from heedful.reward_stage import score_completions
 
     rewards = score_completions(folder, prompts, completions)
     emit(rewards, as_json, "\n".join(f"{reward:+.4f}  {id_}" for id_, reward in rewards.items()))
@@ -67,7 +67,7 @@ def evaluate(folder: FOLDER, preferences: PAIRS, as_json: JSON = False) -> None:
     Example: `heedful reward evaluate reward/model --preferences held-out.jsonl --json`
     """
     from heedful.cli.terminal import emit
-    from heedful.pipeline import evaluate_reward_model
+    from heedful.reward_stage import evaluate_reward_model
 
     result = evaluate_reward_model(folder, preferences)
     emit(result, as_json, _sentence(result))

