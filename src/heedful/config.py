@@ -110,7 +110,7 @@ class PPOSection(Section):
     temperature: float = Field(1.0, gt=0, description="Divides the logits, in sampling and in training alike.")
     epochs: int = Field(2, ge=1, description="Passes over a batch of rollouts.")
     num_minibatches: int = Field(4, ge=1, description="Optimiser steps a pass.")
-    learning_rate: float = Field(1.5e-4, gt=0, description="Peak rate of the adapter.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak rate of the adapter.")
     value_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the value head.")
     warmup_steps: int = Field(2, ge=0, description="Steps over which the learning rate rises.")
     critic_warmup_steps: int = Field(1, ge=0, description="First steps in which only the value head learns.")
@@ -122,7 +122,7 @@ class PPOSection(Section):
     value_coef: float = Field(0.5, ge=0, description="c1, weight of the value loss.")
     entropy_coef: float = Field(0.001, ge=0, description="c2, weight of the entropy bonus.")
     kl: Literal["exact", "k1"] = Field("exact", description="KL estimate in the penalty: over the vocabulary, or k1.")
-    kl_coef: float = Field(0.2, ge=0, description="Penalty on each token's KL from the reference (at the start).")
+    kl_coef: float = Field(0.1, ge=0, description="Penalty on each token's KL from the reference (at the start).")
     kl_target: float = Field(
         6.0, ge=0, description="Sequence KL in nats that the adaptive coefficient steers to; 0 keeps the coefficient fixed."
     )
