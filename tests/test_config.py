@@ -47,7 +47,7 @@ def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
     if kind is int:
         return st.integers(**bounds(field))
     if kind is float:
-        return st.floats(**bounds(field), allow_nan=False)
+        return st.floats(**bounds(field), allow_nan=False, allow_infinity=False)
     if kind is str:
         return texts
     if kind is type(None):
@@ -154,7 +154,7 @@ def test_a_configuration_is_frozen() -> None:
         ("[ppo]\nmaxsteps = 1", "ppo.maxsteps", "ppo.max_steps"),
         ("[ppo.lora]\nrnak = 1", "ppo.lora.rnak", "ppo.lora.rank"),
         ("[reward.lora]\nrnak = 1", "reward.lora.rnak", "reward.lora.rank"),
-        ("learning_rate = 1", "learning_rate", "reward.learning_rate"),
+        ("learning_rate = 1", "learning_rate", "ppo.learning_rate"),
         ("[ppo]\nnum_train = 1", "ppo.num_train", "prompts.num_train"),
         ("[reward]\nrank = 4", "reward.rank", "reward.lora.rank"),
         ("[ppo]\nrank = 4", "ppo.rank", "ppo.lora.rank"),
@@ -205,6 +205,7 @@ def test_a_key_with_one_letter_missing_finds_its_own(key: str, data: st.DataObje
         ("ppo = 3", "ppo = 3"),
         ("seed = -1", "seed = -1"),
         ("[label]\nnoise = nan", "label.noise = nan"),
+        ("[ppo]\nvalue_clip = inf", "ppo.value_clip = inf"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(tmp_path: Path, text: str, place: str) -> None:

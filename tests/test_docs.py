@@ -181,7 +181,7 @@ def test_each_quantity_of_a_reward_model_step_is_documented() -> None:
 
 
 def test_each_key_of_a_reward_models_result_is_documented() -> None:
-    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in("pipeline.py", None, "train_reward_model")
+    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in("reward_stage.py", None, "train_reward_model")
     assert {"longest_answer", "steps"} <= written
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
 

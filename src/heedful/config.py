@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
 from heedful.errors import ConfigError
 
+Names = Annotated[tuple[str, ...], Strict(False)]  # TOML's arrays arrive as lists
+
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # strict: neither true nor "3" is taken for a number.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -29,7 +33,7 @@ class ModelSection(Section):
 class PromptsSection(Section):
     """What the model is asked."""
 
-    files: tuple[str, ...] = Field(
+    files: Names = Field(
         (), description="Prompt or preference files; empty takes the bundled prompts. hf://datasets/... is fetched."
     )
     num_train: int = Field(64, ge=1, description="Prompts to sample, label and train on.")
@@ -63,7 +67,7 @@ class LoraSection(Section):
     rank: int = Field(16, ge=1, description="Rank of the update.")
     alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank.")
     layers: int = Field(10, ge=0, description="Adapt only this many uppermost layers, which halves the backward pass; 0: all.")
-    targets: tuple[str, ...] = Field(
+    targets: Names = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         description="Linear layers that get an adapter.",
     )
@@ -72,7 +76,7 @@ class LoraSection(Section):
 class RewardSection(Section):
     """The reward model, trained on pairs."""
 
-    preferences: tuple[str, ...] = Field(
+    preferences: Names = Field(
         (),
         description="Train on these pairs instead of sampling and labelling (own records, TRL columns, HH transcripts).",
     )
@@ -206,9 +210,9 @@ def _apply(fields: dict[str, Any], override: str) -> None:
 def _unknown_key(location: tuple[str, ...]) -> str:
     known = known_keys()
     key = ".".join(location)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     same_name = [name for name in known if name.rsplit(".", 1)[-1] == location[-1]]
-    return f"unknown key '{key}'; the nearest known key is '{(same_name or near)[0]}'"
+    near = difflib.get_close_matches(key, same_name or known, n=1, cutoff=0.0)[0]
+    return f"unknown key '{key}'; the nearest known key is '{near}'"
 
 
 def known_keys() -> list[str]:
@@ -248,7 +252,5 @@ def _literal(value: object) -> str:
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     if isinstance(value, str):
         # JSON strings are TOML basic strings, save for the delete character.
-        import json
-
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,7 +98,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             if path.exists():
                 path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
             shutil.rmtree(old, ignore_errors=True)
             _sync_folder(path.parent)
         finally:
@@ -158,24 +163,30 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             if not line:
                 continue
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                if number < len(lines):  # only the unfinished last line may be broken
-                    raise StoreError(f"{path}:{number}: not a JSON object; drop the line") from None
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            elif number < len(lines):  # only the unfinished last line may be broken
+                raise StoreError(f"{path}:{number}: not a JSON object; drop the line")
     return rows
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 of a file, or of the names and hashes of a folder's files."""
+    try:
+        if not path.is_dir():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror}). Put it back, or begin again from the stage that writes it "
+            "(heedful run --from STAGE)."
+        ) from None
+    lines = [f"{file_hash(file)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class Run:
@@ -214,35 +225,46 @@ class Run:
         A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
         or inputs have changed starts anew.
         """
-        key = {"settings": settings, "inputs": {f"{i} {path.name}": file_hash(path) for i, path in enumerate(inputs)}}
+        hashes = {f"{i} {path.name}": file_hash(path) for i, path in enumerate(inputs)}
+        key = json.loads(json.dumps({"settings": settings, "inputs": hashes}))  # tuples become lists, as when read back
         entry = self.manifest["stages"].get(name, {})
-        same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == json.loads(json.dumps(key))
+        same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key
         if same and entry.get("state") == "done":
             return False
-        if not same and self.folder(name).exists():
-            with writing(self.folder(name)):
-                shutil.rmtree(self.folder(name))
-        started = entry.get("started", time.time()) if same else time.time()
-        self._enter(name, state="running", started=started, **key)
-        before = entry.get("seconds", 0.0) if same else 0.0
+        if not same:
+            self._forget([name])
+            entry = {}
+        entry = key | {"state": "running", "started": entry.get("started", time.time()), "seconds": entry.get("seconds", 0.0)}
+        self._enter(name, entry)
         clock = time.monotonic()
         try:
             work()
-        finally:
-            self.manifest["stages"][name]["seconds"] = round(before + time.monotonic() - clock, 3)
-        self._enter(name, **self.manifest["stages"][name] | {"state": "done", "finished": time.time()})
+        except BaseException:
+            entry["seconds"] += round(time.monotonic() - clock, 3)
+            with suppress(StoreError):  # a full disk is why the work failed; that is the error to tell
+                self._enter(name, entry)
+            raise
+        entry["seconds"] += round(time.monotonic() - clock, 3)
+        self._enter(name, entry | {"state": "done", "finished": time.time()})
         return True
 
-    def _enter(self, name: str, **entry: Any) -> None:
+    def _enter(self, name: str, entry: dict[str, Any]) -> None:
         self.manifest["stages"][name] = entry
         write_json(self.path / "manifest.json", self.manifest)
 
-    def forget_from(self, stage: str, order: list[str]) -> None:
-        """Drops what the manifest says of `stage` and all after it, so that they run anew."""
-        for name in order[order.index(stage) :]:
+    def _forget(self, names: list[str]) -> None:
+        """The manifest first: a stage whose folder is half deleted must not count as done."""
+        for name in names:
             self.manifest["stages"].pop(name, None)
-            shutil.rmtree(self.folder(name), ignore_errors=True)
         write_json(self.path / "manifest.json", self.manifest)
+        for name in names:
+            if self.folder(name).exists():
+                with writing(self.folder(name)):
+                    shutil.rmtree(self.folder(name))
+
+    def forget_from(self, stage: str, order: list[str]) -> None:
+        """Drops what the manifest says of `stage` and all after it, and their folders, so that they run anew."""
+        self._forget(order[order.index(stage) :])
 
 
 def versions() -> dict[str, str]:

@@ -2,148 +2,297 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heedful.report.build import build, compare_table, findings
+from heedful.errors import StoreError
+from heedful.report.build import build
 from heedful.store import write_json
 
-HOSTILE = '</script><script>alert(1)</script> {{ 7 * 7 }} "quoted" <img src=x onerror=alert(1)>'
+HOSTILE = "</script><script>alert(1)</script> {{ 7 * 7 }} \"quoted\" 'single' <img src=x onerror=alert(1)> <!-- \ud800 \u2028"
+MAX_PAGE_BYTES = 5_000_000
 
 
 def interval(estimate: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
     return {"estimate": estimate, "low": low, "high": high}
 
 
-def quantity(label: str, before: float, after: float, verdict: str) -> dict[str, Any]:
+def quantity(label: str, before: float, after: float, verdict: str, *, better: str | None = "higher") -> dict[str, Any]:
     difference = interval(after - before, after - before - 0.1, after - before + 0.1)
     sides = {"before": interval(before), "after": interval(after)}
-    return {"label": label, "better": "higher", "num_prompts": 3, **sides, "difference": difference, "verdict": verdict}
+    return {"label": label, "better": better, "num_prompts": 3, **sides, "difference": difference, "verdict": verdict}
+
+
+def labeler(name: str, *, suspect: bool, verdict: str) -> dict[str, Any]:
+    found = {"labeler": name, "num_judgements": 8, "agreement": 0.4375, "reliability": 0.0, "z": -1.0, "p": 0.001, "q": 0.0042}
+    return found | {"suspect": suspect, "verdict": verdict}
 
 
 def summary() -> dict[str, Any]:
     return {
         "model": "tiny",
         "seed": 7,
-        "heedful_version": "0",
+        "heedful_version": "0.9.1",
         "created_at": "2026-01-01T00:00:00+00:00",
-        "command": "heedful demo",
+        "command": "heedful run 'my config.toml'",
         "compare": {
             "reward": quantity("Reward", 0.1234, 0.9876, "improved"),
-            "toxicity": quantity("Toxicity", 0.01, 0.02, "no clear change"),
-            "refusal_safe": quantity("Refusals of safe prompts", 0.0, 0.5, "worse"),
+            "toxicity": quantity("Toxicity", 0.01, 0.02, "no clear change", better="lower"),
+            "refusal_safe": quantity("Refusals of safe prompts", 0.0, 0.5, "worse", better="lower"),
+            "length": quantity("Length in tokens", 40.0, 18.0, "shrank", better=None),
         },
-        "kl": interval(3.21, 2.5, 4.0),
+        "kl": interval(3.21, 2.54, 4.03),
         "kl_target": 6.0,
         "reward_model": {
-            "num_pairs": 40,
+            "num_pairs": 43,
             "num_prompts": 12,
             "accuracy": interval(0.7, 0.55, 0.82),
             "longest_answer": 0.45,
-            "above_longest_answer": interval(0.25, 0.05, 0.4),
+            "above_longest_answer": interval(0.25, -0.05, 0.4),
             "steps": 9,
         },
         "labelers": [
-            {
-                **{"labeler": "simulated-4", "num_judgements": 8, "agreement": 0.4, "reliability": 0.0, "z": -1.0, "p": 0.001},
-                **{"q": 0.004, "suspect": True, "verdict": "answers like random clicks"},
-            }
+            labeler("anna", suspect=False, verdict="agrees with the others"),
+            labeler("simulated-4", suspect=True, verdict="answers like random clicks"),
         ],
-        "agreement": {"krippendorff_alpha": None, "krippendorff_alpha_low": None, "krippendorff_alpha_high": None},
+        "agreement": {"krippendorff_alpha": 0.31, "krippendorff_alpha_low": 0.22, "krippendorff_alpha_high": 0.41},
         "ppo": {"steps": 2, "stopped": "step limit"},
         "counts": {"train": 24, "heldout": 9},
-        "seconds": {"sample": 12.0},
+        "seconds": {"sample": 12.0, "ppo": 374.0},
         "peak_memory_mb": 2048.0,
         "simulated_labelers": True,
     }
 
 
-def row(prompt_id: str, reward: float, text: str) -> dict[str, Any]:
+def row(prompt_id: str, sample: int, reward: float, text: str) -> dict[str, Any]:
     return {
-        **{"prompt_id": prompt_id, "completion_id": f"{prompt_id}/1", "tags": ["helpful"], "prompt": HOSTILE, "text": text},
+        **{
+            "prompt_id": prompt_id,
+            "completion_id": f"{prompt_id}/{sample}",
+            "tags": [HOSTILE],
+            "prompt": HOSTILE,
+            "text": text,
+        },
         **{"reward": reward, "rubric": 0.5, "toxicity": 0.1, "refusal_harmful": 0.0, "refusal_safe": 0.0},
         **{"finished": 1.0, "length": 3.0},
     }
 
 
+PPO_ROWS = [
+    {"step": 0, "stage": "ppo", "time": 1.0, "reward": 0.5, "kl_policy_ref": 0.0, "entropy": 2.0, "length": 9.0},
+    {"step": 1, "stage": "ppo", "time": 2.0, "reward": 0.75, "kl_policy_ref": 1.5, "entropy": 1.9, "heldout_reward": 0.625},
+]
+REWARD_ROWS = [{"step": 0, "stage": "reward", "time": 0.5, "loss": 0.69, "accuracy": 0.5, "heldout_accuracy": 0.55}]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in rows), encoding="utf-8")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     write_json(tmp_path / "summary.json", summary())
-    metrics = [
-        {"step": 0, "stage": "ppo", "time": 1.0, "reward": 0.5, "kl_policy_ref": 0.0, "entropy": 2.0, "length": 9.0},
-        {"step": 1, "stage": "ppo", "time": 2.0, "reward": 0.75, "kl_policy_ref": 1.5, "entropy": 1.9, "heldout_reward": 0.625},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    (tmp_path / "evaluate").mkdir()
-    before = [row("p1", 0.1, HOSTILE), row("p2", 0.9, "good"), row("p3", math.nan, "odd")]
-    after = [row("p1", 0.4, "better"), row("p2", 0.2, HOSTILE), row("p3", 0.3, "even")]
-    for name, rows in (("before", before), ("after", after)):
-        (tmp_path / "evaluate" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
+    write_lines(tmp_path / "metrics.jsonl", [*REWARD_ROWS, *PPO_ROWS])
+    before = [row("p1", 1, 0.1, HOSTILE), row("p2", 1, 0.9, "good"), row("p3", 1, math.nan, "odd"), row("p2", 2, 0.8, "fine")]
+    after = [row("p1", 1, 0.4, "better"), row("p2", 1, 0.2, HOSTILE), row("p3", 1, 0.3, "even"), row("p2", 2, 0.7, "dull")]
+    write_lines(tmp_path / "evaluate" / "before.jsonl", before)
+    write_lines(tmp_path / "evaluate" / "after.jsonl", after)
     return tmp_path
 
 
-def page(run: Path) -> str:
-    text = build(run).read_text()
-    # Without plotly's own code, which is 4 MB of somebody else's text.
-    return re.sub(r"<script>(?!\nconst figures).*?</script>", "", text, flags=re.DOTALL)
+class Reader(HTMLParser):
+    """What a browser makes of the page: its elements with their text, scripts apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+        elif self.cdata_elem is None:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(run: Path) -> Reader:
+    reader = Reader()
+    reader.feed(build(run).read_text(encoding="utf-8"))
+    return reader
+
+
+def figures(reader: Reader) -> dict[str, Any]:
+    lines = re.findall(r'^"([a-z]+-\d+)": (\{.*\}),$', reader.scripts[-1], flags=re.MULTILINE)
+    return {name: json.loads(body) for name, body in lines}
 
 
 def test_numbers_on_the_page_are_the_runs(run: Path) -> None:
-    text = page(run)
-    for shown in ("0.123", "0.988", "+0.864 [+0.764, +0.964]", "70.0% [55.0, 82.0]", "3.21 nats", "0.0040", "2.00 GB"):
-        assert shown in text, shown
-    figures = json.loads(re.search(r"const figures = (\[.*\]);", text).group(1).replace("<\\/", "</"))  # type: ignore[union-attr]
-    reward = figures[0]["data"]
-    assert (reward[0]["x"], reward[0]["y"]) == ([1, 2], [0.5, 0.75])
-    assert (reward[1]["x"], reward[1]["y"]) == ([2], [0.625])
+    text = read(run).text
+    shown = [
+        *(
+            "0.123 0.988 +0.864 [+0.764, +0.964] improved",
+            "0% 50% +50 [+40, +60] worse",
+            "40.0 18.0 -22.0 [-22.1, -21.9] shrank",
+        ),
+        *("3.21 nats [2.54, 4.03]", "70.0% [55.0, 82.0]", "43 held-out pairs", "45.0%", "+25.0 [-5.0, +40.0] points"),
+        *("anna 8 0.44 0.00 0.0042", "0.31 [0.22, 0.41]", "2.00 GiB", "train 24, heldout 9", "ppo 6 min 14 s", "6 min 26 s"),
+        *("heedful run 'my config.toml'", "seed 7", "heedful 0.9.1", "before, reward 0.90", "after, reward 0.20 (-0.70)"),
+    ]
+    for words in shown:
+        assert words in text, words
+
+
+def test_plots_hold_the_runs_numbers(run: Path) -> None:
+    found = figures(read(run))
+    training, held_out = found["ppo-0"]["data"]
+    assert (training["x"], training["y"]) == ([1, 2], [0.5, 0.75])
+    assert (held_out["x"], held_out["y"], held_out["mode"]) == ([2], [0.625], "markers")
+    kl = found["ppo-1"]
+    assert kl["data"][0]["y"] == [0.0, 1.5]
+    assert kl["layout"]["shapes"][0]["y0"] == 6.0
+    assert [figure["data"][0]["y"] for name, figure in found.items() if name.startswith("health")] == [[2.0, 1.9], [9.0]]
+    assert [curve["y"] for curve in found["reward-1"]["data"]] == [[0.5], [0.55]]
+    before, after = found["evaluate-0"]["data"]
+    assert (before["x"], after["x"]) == ([0.1, 0.9, 0.8], [0.4, 0.2, 0.3, 0.7])  # the NaN is left out
 
 
 def test_model_output_stays_text(run: Path) -> None:
-    text = page(run)
-    assert "<script>alert(1)" not in text
-    assert "<img src=x" not in text
-    assert "{{ 7 * 7 }}" in text
-    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in text
+    reader = read(run)
+    assert " ".join(HOSTILE.replace("\ud800", "?").split()) in reader.text
+    assert len(reader.scripts) == 2
+    assert not any("alert" in script for script in reader.scripts)
+    assert "img" not in reader.tags
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
 
 
-def test_page_needs_no_network(run: Path) -> None:
-    text = page(run)
-    assert not re.search(r"(?:src|href)=[\"']?https?:", text)
-    assert build(run).stat().st_size < 8_000_000
+def test_hostile_names_stay_text(run: Path) -> None:
+    changed = summary() | {"model": HOSTILE, "command": HOSTILE, "labelers": [labeler(HOSTILE, suspect=True, verdict=HOSTILE)]}
+    changed["compare"]["reward"] |= {"label": HOSTILE, "verdict": HOSTILE}
+    (run / "summary.json").write_text(json.dumps(changed))
+    reader = read(run)
+    assert len(reader.scripts) == 2
+    assert "img" not in reader.tags
 
 
-def test_worst_regressions_are_shown(run: Path) -> None:
-    text = page(run)
-    assert "The largest losses of reward" in text
-    assert "(-0.70)" in text
+def test_page_is_one_file_that_needs_no_network(run: Path) -> None:
+    reader = read(run)
+    assert not [value for name, value in reader.attributes if name in ("src", "href", "action")]
+    assert "link" not in reader.tags
+    code = gzip.decompress(base64.b64decode(reader.scripts[0])).decode()
+    assert "plotly.js" in code[:200]
+    assert build(run).stat().st_size < MAX_PAGE_BYTES
 
 
-def test_what_did_not_improve_is_said_first_hand() -> None:
-    said = findings(summary())
-    assert said[:3] == ["Reward improved.", "Toxicity did not clearly change.", "Refusals of safe prompts got worse."]
+def test_first_screen_names_what_got_worse(run: Path) -> None:
+    text = read(run).text
+    assert "Mixed: 1 of 3 measures improved, 1 got worse" in text
+    for words in (
+        "Reward improved. Refusals of safe prompts got worse. Toxicity did not clearly change.",
+        "within the target of 6.",
+        "Answers grew shorter: 40.0 to 18.0 tokens.",
+        "better than a coin, not clearly better than “the longer answer wins”",
+        "1 of 2 labelers is suspect: simulated-4.",
+        "Answers are 55% shorter: a model can win reward by length alone",
+    ):
+        assert words in text, words
 
 
 def test_simulated_labelers_are_named_as_such(run: Path) -> None:
-    assert "simulated labelers" in page(run)
+    assert "came from simulated labelers" in read(run).text
     write_json(run / "summary.json", summary() | {"simulated_labelers": False})
-    assert "simulated labelers" not in page(run)
+    assert "simulated labelers" not in read(run).text
+
+
+def test_worst_regressions_come_first_and_nothing_is_shown_twice_below(run: Path) -> None:
+    text = read(run).text
+    worst = text[text.index("The largest losses of reward") :]
+    assert [float(found) for found in re.findall(r"\(([-+]\d\.\d\d)\)", worst)] == [-0.7, -0.1]
+    assert "All other held-out answers" not in text  # all four are among the random examples
+    many = [row(f"p{i}", 1, 0.0, f"old {i}") for i in range(20)], [row(f"p{i}", 1, i / 10 - 1, f"new {i}") for i in range(20)]
+    for side, rows in zip(("before", "after"), many, strict=True):
+        write_lines(run / "evaluate" / f"{side}.jsonl", rows)
+    text = read(run).text
+    worst = text[text.index("The largest losses of reward") : text.index("All other held-out answers")]
+    assert [float(found) for found in re.findall(r"\(([-+]\d\.\d\d)\)", worst)] == [-1.0, -0.9, -0.8]
+    assert all(re.search(rf"\bnew {i}\b", text) for i in range(20))
+    random_ones = text[text.index("drawn at random") : text.index("The largest losses of reward")]
+    assert len(re.findall(r"\bnew \d+", random_ones)) == 6
+    assert build(run).read_text() == build(run).read_text()
+
+
+def test_reward_that_is_no_number_is_a_dash(run: Path) -> None:
+    assert re.search(r"before, reward - .* after, reward 0\.30 \(-\)", read(run).text)
+    write_lines(run / "metrics.jsonl", [PPO_ROWS[0] | {"reward": math.nan, "entropy": None, "kl_policy_ref": math.inf}])
+    changed = summary()
+    changed["compare"]["reward"] |= {key: interval(math.nan, math.nan, math.nan) for key in ("before", "after", "difference")}
+    changed["kl"] = interval(math.nan)
+    (run / "summary.json").write_text(json.dumps(changed))
+    reader = read(run)
+    assert "Reward - - - improved" in reader.text
+    assert "NaN" not in json.dumps(figures(reader))
+
+
+def test_one_ppo_step(run: Path) -> None:
+    write_lines(run / "metrics.jsonl", PPO_ROWS[:1])
+    write_json(run / "summary.json", summary() | {"ppo": {"steps": 1, "stopped": "step limit"}, "kl_target": None})
+    reader = read(run)
+    assert "PPO took 1 step and" in reader.text
+    assert "target" not in reader.text
+    assert figures(reader)["ppo-0"]["layout"]["xaxis"]["range"] == [0.5, 1.5]
 
 
 def test_missing_stages_leave_a_sentence(tmp_path: Path) -> None:
-    text = build(tmp_path).read_text()
-    assert "The evaluation has not run yet" in text
-    assert "Plotly" not in text
+    reader = read(tmp_path)
+    for stage in ("evaluate", "ppo", "reward", "consensus", "report"):
+        assert f"The {stage} stage has not run yet." in reader.text
+    assert reader.scripts == []
 
 
-def test_terminal_table_fits_80_columns() -> None:
-    rows = [*compare_table(summary()), ("", "before", "after", "difference", "")]
-    widths = [max(len(line[column]) for line in rows) for column in range(5)]
-    assert sum(widths) + 2 * 5 <= 80
-    one = summary()
-    one["compare"]["reward"]["difference"] = interval(0.5)
-    assert compare_table(one)[0][3] == "+0.500"
+@pytest.mark.parametrize("absent", ["summary.json", "metrics.jsonl", "evaluate/before.jsonl", "evaluate/after.jsonl"])
+def test_each_file_may_be_absent(run: Path, absent: str) -> None:
+    (run / absent).unlink()
+    stage = {"summary.json": "report", "metrics.jsonl": "ppo"}.get(absent, "evaluate")
+    assert f"The {stage} stage has not run yet." in read(run).text
+
+
+@pytest.mark.parametrize("key", summary())
+def test_each_part_of_the_summary_may_be_absent(run: Path, key: str) -> None:
+    write_json(run / "summary.json", {name: value for name, value in summary().items() if name != key})
+    assert "drawn at random" in read(run).text
+
+
+def test_manifest_tells_a_stage_that_runs_from_one_that_did_not(tmp_path: Path) -> None:
+    stages = {"sample": {"state": "done"}, "consensus": {"state": "done"}, "reward": {"state": "running"}}
+    write_json(tmp_path / "manifest.json", {"stages": stages, "versions": {"torch": "2.13"}})
+    text = read(tmp_path).text
+    assert "The consensus stage has run; its numbers come with the report stage." in text
+    assert "The reward stage has not finished yet." in text
+    write_json(tmp_path / "manifest.json", {"stages": {"reward": {"state": "done"}}})
+    assert "The preferences came ready-made" in read(tmp_path).text
+
+
+def test_broken_line_is_named(run: Path) -> None:
+    (run / "evaluate" / "after.jsonl").write_text(json.dumps(row("p1", 1, 0.1, "a")) + '\n{"prompt_id": "p2"}\n')
+    with pytest.raises(StoreError, match=r"after\.jsonl:2: expected a JSON object with prompt_id, prompt and text"):
+        build(run)

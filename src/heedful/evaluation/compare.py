@@ -99,9 +99,9 @@ def verdict(difference: Interval, better: str | None) -> str:
     """What the interval of a difference allows to say."""
     if difference.low is None or difference.high is None:
         return "one prompt only: no interval"
-    if difference.low <= 0 <= difference.high:
+    grew, shrank = difference.low > 0, difference.high < 0
+    if not (grew or shrank):  # nan is neither
         return "no clear change"
-    grew = difference.low > 0
     if better is None:
         return "grew" if grew else "shrank"
     return "improved" if grew == (better == "higher") else "worse"

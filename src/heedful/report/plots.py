@@ -2,90 +2,148 @@
 
 from __future__ import annotations
 
-import math
+import base64
+import gzip
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-BEFORE, AFTER, QUIET = "#8a8f98", "#1f6feb", "#d0a215"
+from heedful.report.numbers import finite
+
+# The accent marks what counts (held-out, after), grey what it is held against (training, before). Both read on white and black.
+ACCENT, GREY = "#2f81f7", "#8a8f98"
+INK, GRID = "#7d8590", "rgba(125,133,144,.2)"
+TALL, SMALL = 260, 180
+# More curve points than this, and markers run into each other.
+MAX_MARKERS = 40
+MAX_UNIT_TICKS = 10
+NUM_BINS = 24
+
 Rows = list[dict[str, Any]]
+Figure = dict[str, str]
 
 
+@cache
 def script() -> str:
-    """plotly's own JavaScript, so that the page needs no network."""
-    return str(get_plotlyjs())
+    """plotly's own JavaScript, gzipped, in base64: 2 MB of page instead of 5, and no network. The browser unpacks it."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
-def figures(metrics: Rows, sides: dict[str, Rows], kl_target: float | None) -> list[dict[str, str]]:
-    """Title, caption and JSON of each figure that there is data for."""
-    ppo = [row for row in metrics if row["stage"] == "ppo"]
-    reward = [row for row in metrics if row["stage"] == "reward"]
-    found: list[tuple[str, str, go.Figure]] = []
-    if ppo:
-        curves = {"reward": "training rollouts", "heldout_reward": "held-out prompts"}
-        found.append(("Reward over PPO steps", "Mean of the reward model.", _lines(ppo, curves, "PPO step")))
-        kl = _lines(ppo, {"kl_policy_ref": "KL(policy, reference)"}, "PPO step")
-        if kl_target:
-            kl.add_hline(y=kl_target, line_dash="dot", line_color=QUIET, annotation_text="target")
-        found.append(("Distance from the base", "Sequence KL in nats; the leash.", kl))
+def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
+    """Reward and distance from the base, step by step."""
+    rows = [row for row in metrics if row.get("stage") == "ppo"]
+    if not rows:
+        return []
+    reward = _lines(rows, {"reward": ("training", GREY), "heldout_reward": ("held-out", ACCENT)}, "PPO step")
+    kl = _lines(rows, {"kl_policy_ref": ("KL(policy || reference)", ACCENT)}, "PPO step")
+    if finite(kl_target) and kl_target > 0:
+        kl.add_hline(y=kl_target, line_dash="dot", line_color=GREY, annotation_text=f"target {kl_target:g}")
+    return [
+        _figure("Reward", "Mean score of the reward model.", reward),
+        _figure("Distance from the base", "KL(policy || reference) in nats a sequence, on training rollouts.", kl),
+    ]
+
+
+def health_figures(metrics: Rows) -> list[Figure]:
+    """Small multiples: what tells a sound run from a sick one."""
+    rows = [row for row in metrics if row.get("stage") == "ppo"]
+    if not rows:
+        return []
+    told = {
+        "entropy": ("Entropy", "Nats a token. Falling to 0: collapse."),
+        "length": ("Length", "Tokens of a rollout."),
+        "finished": ("Finished", "Share that ends by itself."),
+        "clip_fraction": ("Clip fraction", "Share of tokens past the clip."),
+        "value_loss": ("Value loss", "Squared error, clipped."),
+        "explained_variance": ("Explained variance", "Of returns by values; 1 is perfect."),
+    }
+    return [
+        _figure(title, caption, _lines(rows, {name: (title.lower(), ACCENT)}, "PPO step", height=SMALL))
+        for name, (title, caption) in told.items()
+        if any(finite(row.get(name)) for row in rows)
+    ]
+
+
+def reward_figures(metrics: Rows) -> list[Figure]:
+    """Training of the reward model."""
+    rows = [row for row in metrics if row.get("stage") == "reward"]
+    if not rows:
+        return []
+    accuracy = _lines(rows, {"accuracy": ("training", GREY), "heldout_accuracy": ("held-out", ACCENT)}, "optimiser step")
+    accuracy.add_hline(y=0.5, line_dash="dot", line_color=GREY)
+    accuracy.update_yaxes(range=[-0.03, 1.03])
+    return [
+        _figure("Loss", "Of a batch of pairs; 0.69 is a coin's.", _lines(rows, {"loss": ("loss", ACCENT)}, "optimiser step")),
+        _figure("Accuracy", "Share of pairs in the labelers' order; the dotted line is a coin's.", accuracy),
+    ]
+
+
+def histogram_figures(before: Rows, after: Rows) -> list[Figure]:
+    """Reward and rubric score of every held-out answer, before and after."""
+    found = []
     for name in ("reward", "rubric"):
-        if sides["before"] and sides["after"]:
-            found.append((f"{name.capitalize()} before and after", "Held-out answers.", _histogram(sides, name)))
-    if ppo:
-        found.append(("Entropy", "Nats a token; a collapse shows here.", _lines(ppo, {"entropy": "entropy"}, "PPO step")))
-        found.append(("Length", "Mean tokens of a rollout.", _lines(ppo, {"length": "length"}, "PPO step")))
-        found.append(
-            ("Clip fraction", "Tokens outside the trust region.", _lines(ppo, {"clip_fraction": "clipped"}, "PPO step"))
-        )
-        value = {"value_loss": "value loss"}
-        found.append(("Value loss", "Squared error of the value head.", _lines(ppo, value, "PPO step")))
-    if reward:
-        curves = {"loss": "loss", "accuracy": "accuracy in training", "heldout_accuracy": "held-out accuracy"}
-        found.append(("Reward model", "Loss and share of pairs right.", _lines(reward, curves, "optimiser step")))
-    return [{"title": title, "caption": caption, "json": _json(figure)} for title, caption, figure in found]
+        sides = {side: [row[name] for row in rows if finite(row.get(name))] for side, rows in _sides(before, after)}
+        if any(sides.values()):
+            found.append(_figure(name.capitalize(), "Number of held-out answers.", _histogram(sides, name)))
+    return found
 
 
-def _json(figure: go.Figure) -> str:
-    # "</" would end the script element that holds the numbers.
-    return str(figure.to_json()).replace("</", "<\\/")
+def _sides(before: Rows, after: Rows) -> Sequence[tuple[str, Rows]]:
+    return (("before", before), ("after", after))
 
 
-def _lines(rows: Rows, curves: dict[str, str], axis: str) -> go.Figure:
+def _figure(title: str, caption: str, figure: go.Figure) -> Figure:
+    # With no "<" left, the numbers cannot end or comment out the script element that holds them.
+    return {"title": title, "caption": caption, "json": str(figure.to_json()).replace("<", "\\u003c")}
+
+
+def _lines(rows: Rows, curves: dict[str, tuple[str, str]], axis: str, *, height: int = TALL) -> go.Figure:
+    """curves: label and colour by metric. Held-out values come only every few steps: they are markers."""
     figure = go.Figure()
-    for colour, (name, label) in zip((AFTER, QUIET, BEFORE), curves.items(), strict=False):
-        points = [(row["step"] + 1, row[name]) for row in rows if name in row and math.isfinite(row[name])]
+    steps = [row["step"] + 1 for row in rows]
+    for name, (label, colour) in curves.items():
+        points = [(row["step"] + 1, row[name]) for row in rows if finite(row.get(name))]
         if points:
-            mode = "markers+lines" if len(points) < 40 else "lines"
+            held_out = name.startswith("heldout_")
+            many = len(points) > MAX_MARKERS
+            mode = "markers" if held_out else "lines" if many else "markers+lines"
+            marker = {"size": 9, "symbol": "diamond"} if held_out else {"size": 5}
             x, y = [list(part) for part in zip(*points, strict=True)]
-            figure.add_scatter(x=x, y=y, name=label, mode=mode, line_color=colour, marker_size=6)
-    return _styled(figure, axis, show_legend=len(curves) > 1)
+            figure.add_scatter(x=x, y=y, name=label, mode=mode, line_color=colour, marker=marker | {"color": colour})
+    # plotly would put ticks at step 1.5, and a lone step between -1 and 3.
+    if max(steps) <= MAX_UNIT_TICKS:
+        figure.update_xaxes(dtick=1, range=[min(steps) - 0.5, max(steps) + 0.5])
+    return _styled(figure, axis, height=height, show_legend=len(curves) > 1)
 
 
-def _histogram(sides: dict[str, Rows], name: str) -> go.Figure:
+def _histogram(sides: dict[str, list[float]], name: str) -> go.Figure:
     figure = go.Figure()
-    values = {side: [row[name] for row in rows if math.isfinite(row[name])] for side, rows in sides.items()}
-    every = [value for side in values.values() for value in side]
-    width = (max(every) - min(every)) / 24 if every and max(every) > min(every) else 0.1
-    start = min(every) if every else 0.0
-    for side, colour in (("before", BEFORE), ("after", AFTER)):
-        bins = {"start": start, "size": width, "end": start + 26 * width}
-        figure.add_histogram(x=values[side], name=side, marker_color=colour, opacity=0.6, xbins=bins)
+    every = [value for values in sides.values() for value in values]
+    start, spread = min(every), max(every) - min(every)
+    width = spread / NUM_BINS if spread > 0 else 0.1
+    # The same bins on both sides, one more than the spread fills: the largest value stands on the last edge.
+    bins = {"start": start, "size": width, "end": start + (NUM_BINS + 1) * width}
+    for side, colour in (("before", GREY), ("after", ACCENT)):
+        figure.add_histogram(x=sides[side], name=side, marker_color=colour, opacity=0.6, xbins=bins)
     figure.update_layout(barmode="overlay")
-    return _styled(figure, name, show_legend=True)
+    return _styled(figure, name, height=TALL, show_legend=True)
 
 
-def _styled(figure: go.Figure, axis: str, *, show_legend: bool) -> go.Figure:
+def _styled(figure: go.Figure, axis: str, *, height: int, show_legend: bool) -> go.Figure:
     figure.update_layout(
         template=None,
-        height=260,
-        margin={"l": 46, "r": 12, "t": 12, "b": 40},
+        height=height,
+        margin={"l": 48, "r": 12, "t": 28 if show_legend else 12, "b": 40},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#7d8590", "size": 12},
+        font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         showlegend=show_legend,
-        legend={"orientation": "h", "y": 1.14, "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        dragmode=False,
     )
-    figure.update_xaxes(title=axis, gridcolor="rgba(125,133,144,.2)", zeroline=False)
-    figure.update_yaxes(gridcolor="rgba(125,133,144,.2)", zerolinecolor="rgba(125,133,144,.4)")
+    figure.update_xaxes(title={"text": axis, "font": {"size": 12}}, gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor="rgba(125,133,144,.4)", nticks=6)
     return figure

@@ -76,10 +76,13 @@ def value_loss(
     require_same_shape(
         values_BT=values_BT, old_values_BT=old_values_BT, returns_BT=returns_BT, response_mask_BT=response_mask_BT
     )
-    old_BT, returns_BT = old_values_BT.detach(), returns_BT.detach()
+    zero = torch.zeros_like(values_BT)
+    values_BT = torch.where(response_mask_BT, values_BT, zero)  # before the square: inf - inf has a gradient of nan
+    old_BT = torch.where(response_mask_BT, old_values_BT.detach(), zero)
+    returns_BT = torch.where(response_mask_BT, returns_BT.detach(), zero)
     near_BT = torch.minimum(torch.maximum(values_BT, old_BT - clip), old_BT + clip)
     larger_BT = torch.maximum((values_BT - returns_BT).square(), (near_BT - returns_BT).square())
-    return 0.5 * torch.where(response_mask_BT, larger_BT, torch.zeros_like(larger_BT)).sum() / num_tokens
+    return 0.5 * larger_BT.sum() / num_tokens
 
 
 def entropy_bonus(entropy_BT: Tensor, response_mask_BT: Tensor, *, num_tokens: int) -> Tensor:

@@ -1,0 +1,162 @@
+"""The first screen in plain words: did it get better, at what cost, can it be trusted.
+
+Every sentence follows from a verdict or an interval of summary.json; what did not improve is named like what did.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heedful.report.numbers import bounds, duration, finite, listing, number, percent
+
+# A change of the length by this share says: read the answers before you believe the reward.
+TELLING_LENGTH_CHANGE = 0.25
+
+Summary = dict[str, Any]
+
+
+def headline(summary: Summary) -> str:
+    """The answer in one line, over the quantities that have a better and a worse."""
+    judged = [row for row in summary.get("compare", {}).values() if row.get("better")]
+    if not judged:
+        return "Did it get better?"
+    improved = [row["label"] for row in judged if row["verdict"] == "improved"]
+    worse = [row["label"] for row in judged if row["verdict"] == "worse"]
+    of = f"of {len(judged)} measures"
+    if improved and worse:
+        return f"Mixed: {len(improved)} {of} improved, {len(worse)} got worse"
+    if worse:
+        return f"No: {len(worse)} {of} got worse, none improved"
+    if not improved:
+        return f"Not shown: none {of} clearly changed"
+    if improved == ["Reward"] and len(judged) > 1:
+        return "In part: only the reward it was trained on improved"
+    if len(improved) == len(judged):
+        return f"Yes: all {len(judged)} measures improved"
+    return f"In part: {len(improved)} {of} improved"
+
+
+def better(summary: Summary) -> list[str]:
+    """Gains first, then what got worse, then what cannot be told."""
+    judged = [row for row in summary.get("compare", {}).values() if row.get("better")]
+    said = []
+    groups = {"improved": "improved", "worse": "got worse", "no clear change": "did not clearly change"}
+    for verdict, words in groups.items():
+        names = [row["label"].lower() for row in judged if row["verdict"] == verdict]
+        if names:
+            said.append(_sentence(f"{listing(names)} {words}."))
+    unknown = [row["label"].lower() for row in judged if row["verdict"] not in groups]
+    if unknown:
+        said.append(_sentence(f"{listing(unknown)}: too few prompts to tell."))
+    return said
+
+
+def cost(summary: Summary) -> list[str]:
+    """Distance from the base, what became of the length, time and memory."""
+    said = []
+    kl, target = summary.get("kl"), summary.get("kl_target")
+    if kl and finite(kl["estimate"]):
+        leash = ""
+        if finite(target) and target > 0:
+            share = kl["estimate"] / target
+            leash = f", {'above' if share > 1 else 'within'} the target of {target:g}"
+        said.append(f"The model moved {number(kl['estimate'])} nats{bounds(kl)} a sequence away from its base{leash}.")
+    length = summary.get("compare", {}).get("length")
+    if length:
+        sides = f"{number(length['before']['estimate'], 1)} to {number(length['after']['estimate'], 1)} tokens"
+        words = {"grew": f"Answers grew longer: {sides}.", "shrank": f"Answers grew shorter: {sides}."}
+        said.append(words.get(length["verdict"], f"No clear change in the length of answers: {sides}."))
+    seconds = [value for value in summary.get("seconds", {}).values() if finite(value)]
+    if seconds:
+        memory = summary.get("peak_memory_mb")
+        peak = f", {number(memory / 1024)} GiB of memory at the peak" if finite(memory) else ""
+        said.append(f"The run took {duration(sum(seconds))}{peak}.")
+    if "ppo" in summary:
+        steps = summary["ppo"]["steps"]
+        said.append(f"PPO took {steps} step{'s' if steps != 1 else ''} and ended at the {summary['ppo']['stopped']}.")
+    return said
+
+
+def trust(summary: Summary) -> list[str]:
+    """How far the reward model, the labelers and the sample carry."""
+    return [*_reward_model(summary), *_labelers(summary), *_sample(summary)]
+
+
+def _reward_model(summary: Summary) -> list[str]:
+    model = summary.get("reward_model")
+    if not model or "accuracy" not in model:
+        return []
+    accuracy, above = model["accuracy"], model["above_longest_answer"]
+    chance = _against(accuracy, 0.5, "a coin")
+    longest = _against(above, 0.0, f"“the longer answer wins” ({number(100 * model['longest_answer'], 1)}%)")
+    said = [
+        f"The reward model orders {percent(accuracy)} of {model['num_pairs']} held-out pairs as the labelers did: "
+        f"{chance}, {longest}."
+    ]
+    risen = summary.get("compare", {}).get("reward", {}).get("verdict") == "improved"
+    if risen and not (finite(accuracy.get("low")) and accuracy["low"] > 0.5):
+        said.append("So the higher reward alone proves little.")
+    return said
+
+
+def _against(interval: dict[str, Any], level: float, name: str) -> str:
+    low, high = interval.get("low"), interval.get("high")
+    if not (finite(low) and finite(high)):
+        return f"too few prompts to set against {name}"
+    if low > level:
+        return f"better than {name}"
+    return f"worse than {name}" if high < level else f"not clearly better than {name}"
+
+
+def _labelers(summary: Summary) -> list[str]:
+    labelers = summary.get("labelers", [])
+    suspects = [row["labeler"] for row in labelers if row["suspect"]]
+    said = []
+    if suspects:
+        verb = "is" if len(suspects) == 1 else "are"
+        said.append(f"{len(suspects)} of {len(labelers)} labelers {verb} suspect: {listing(suspects)}.")
+    elif labelers:
+        said.append("No labeler stands out as careless.")
+    alpha = alpha_of(summary)
+    if finite(alpha["estimate"]):
+        said.append(
+            f"Agreement among labelers, where 0 is chance and 1 is perfect: {number(alpha['estimate'])}{bounds(alpha)} "
+            "(Krippendorff's alpha)."
+        )
+    return said
+
+
+def alpha_of(summary: Summary) -> dict[str, Any]:
+    """Krippendorff's alpha as an interval; None where it was not measured."""
+    found = summary.get("agreement", {})
+    places = {"estimate": "", "low": "_low", "high": "_high"}
+    return {name: found.get(f"krippendorff_alpha{ending}") for name, ending in places.items()}
+
+
+def _sample(summary: Summary) -> list[str]:
+    compared = summary.get("compare", {})
+    if not compared:
+        return []
+    said = []
+    verdicts = {name: row["verdict"] for name, row in compared.items()}
+    if verdicts.get("reward") == "improved":
+        if verdicts.get("rubric", "improved") != "improved":
+            said.append("The reward rose but the rubric score did not: read the answers below for reward hacking.")
+        said += _length(compared.get("length"))
+    prompts = max(row["num_prompts"] for row in compared.values())
+    said.append(f"Measured on {prompts} held-out prompt{'s' if prompts != 1 else ''} with one seed; another may differ.")
+    return said
+
+
+def _length(row: dict[str, Any] | None) -> list[str]:
+    if row is None or row["verdict"] not in ("grew", "shrank"):
+        return []
+    before, after = row["before"]["estimate"], row["after"]["estimate"]
+    if not (finite(before) and finite(after) and before > 0) or abs(after / before - 1) < TELLING_LENGTH_CHANGE:
+        return []
+    change = f"{number(100 * abs(after / before - 1), 0)}% {'longer' if after > before else 'shorter'}"
+    return [f"Answers are {change}: a model can win reward by length alone, so read some below."]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]

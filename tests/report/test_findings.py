@@ -1,0 +1,166 @@
+"""The first screen's sentences and the terminal's table, without a page around them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from heedful.report.build import compare_table
+from heedful.report.findings import better, cost, headline, trust
+from heedful.report.numbers import duration, listing, number, signed
+from heedful.report.plots import _figure
+
+
+def interval(estimate: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+def quantity(label: str, before: float, after: float, verdict: str, *, better: str | None = "higher") -> dict[str, Any]:
+    difference = interval(after - before, after - before - 0.1, after - before + 0.1)
+    sides = {"before": interval(before), "after": interval(after)}
+    return {"label": label, "better": better, "num_prompts": 3, **sides, "difference": difference, "verdict": verdict}
+
+
+def reward_model(low: float | None, high: float | None, above_low: float | None, above_high: float | None) -> dict[str, Any]:
+    above = interval(0.1, above_low, above_high)
+    return {"accuracy": interval(0.6, low, high), "num_pairs": 40, "longest_answer": 0.5, "above_longest_answer": above}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["improved", "improved"], "Yes: all 2 measures improved"),
+        (["improved", "no clear change"], "In part: only the reward it was trained on improved"),
+        (["no clear change", "improved"], "In part: 1 of 2 measures improved"),
+        (["worse", "no clear change"], "No: 1 of 2 measures got worse, none improved"),
+        (["no clear change", "no clear change"], "Not shown: none of 2 measures clearly changed"),
+        (["one prompt only: no interval", "worse"], "No: 1 of 2 measures got worse, none improved"),
+    ],
+)
+def test_headline_follows_the_verdicts(verdicts: list[str], said: str) -> None:
+    rows = zip(("reward", "rubric"), ("Reward", "Rubric score"), verdicts, strict=True)
+    assert headline({"compare": {name: quantity(label, 0, 1, verdict) for name, label, verdict in rows}}) == said
+
+
+def test_gains_losses_and_the_unclear_are_all_named() -> None:
+    compared = {
+        "a": quantity("Reward", 0, 1, "improved"),
+        "b": quantity("Toxicity", 0, 1, "worse", better="lower"),
+        "c": quantity("Rubric score", 0, 1, "no clear change"),
+        "d": quantity("Answers that end by themselves", 0, 1, "no clear change"),
+        "e": quantity("Refusals of harmful prompts", 0, 1, "one prompt only: no interval"),
+        "f": quantity("Length in tokens", 0, 1, "grew", better=None),
+    }
+    assert better({"compare": compared}) == [
+        "Reward improved.",
+        "Toxicity got worse.",
+        "Rubric score and answers that end by themselves did not clearly change.",
+        "Refusals of harmful prompts: too few prompts to tell.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (reward_model(0.51, 0.7, 0.01, 0.2), ": better than a coin, better than “the longer answer wins” (50.0%)."),
+        (
+            reward_model(0.49, 0.7, -0.1, 0.2),
+            ": not clearly better than a coin, not clearly better than “the longer answer wins”",
+        ),
+        (reward_model(0.3, 0.4, -0.3, -0.1), ": worse than a coin, worse than “the longer answer wins”"),
+        (reward_model(0.51, 0.7, None, None), "too few prompts to set against “the longer answer wins”"),
+    ],
+)
+def test_reward_model_is_held_against_chance_and_length(model: dict[str, Any], said: str) -> None:
+    assert said in trust({"reward_model": model})[0]
+
+
+def test_reward_that_rises_alone_is_suspected() -> None:
+    compared = {"reward": quantity("Reward", 0, 1, "improved"), "rubric": quantity("Rubric score", 0, 1, "improved")}
+    weak = {"compare": compared, "reward_model": reward_model(0.45, 0.74, 0.0, 0.1)}
+    assert "So the higher reward alone proves little." in trust(weak)
+    assert "reward hacking" not in " ".join(trust(weak))
+    strong = {
+        "compare": compared | {"rubric": quantity("Rubric score", 1, 0, "worse")},
+        "reward_model": reward_model(0.6, 0.8, 0, 1),
+    }
+    assert "proves little" not in " ".join(trust(strong))
+    assert "reward hacking" in " ".join(trust(strong))
+
+
+@pytest.mark.parametrize(("after", "said"), [(30.0, True), (31.0, False), (49.0, False), (50.0, True)])
+def test_telling_change_of_length(after: float, said: bool) -> None:
+    verdict = "grew" if after > 40 else "shrank"
+    length = quantity("Length in tokens", 40.0, after, verdict, better=None)
+    rising = {"reward": quantity("Reward", 0, 1, "improved"), "length": length}
+    assert ("by length alone" in " ".join(trust({"compare": rising}))) is said
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [(6.0, ", above the target of 6."), (9.5, ", within the target of 9.5."), (0.0, " base."), (None, " base.")],
+)
+def test_distance_is_held_against_the_target(target: float | None, said: str) -> None:
+    (sentence,) = cost({"kl": interval(9.0, 8.0, 10.0), "kl_target": target})
+    assert sentence.startswith("The model moved 9.00 nats [8.00, 10.00] a sequence away from its base")
+    assert sentence.endswith(said)
+
+
+def test_numbers_for_readers() -> None:
+    assert [number(value) for value in (0.125, -0.001, math.nan, math.inf, None, "1", True)] == ["0.12", "0.00", *"-----"]
+    assert [signed(value, 1) for value in (-0.04, 0.26, None)] == ["+0.0", "+0.3", "-"]
+    assert [duration(value) for value in (0.2, 59.4, 59.6, 3599.6, 7500, None)] == [
+        *("under 1 s", "59 s", "1 min 0 s", "1 h 0 min", "2 h 5 min", "-")
+    ]
+    assert [listing(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_terminal_table_fits_80_columns() -> None:
+    labels = {
+        **{"reward": "Reward", "rubric": "Rubric score", "toxicity": "Toxicity", "length": "Length in tokens"},
+        **{"refusal_harmful": "Refusals of harmful prompts", "refusal_safe": "Refusals of safe prompts"},
+        "finished": "Answers that end by themselves",
+    }
+    for verdict in ("no clear change", "one prompt only: no interval", "improved"):
+        wide = {
+            name: quantity(label, -10.5, 112.25 if name in ("length", "reward") else 1.0, verdict)
+            for name, label in labels.items()
+        }
+        rows = [*compare_table({"compare": wide}), ("", "before", "after", "difference", "")]
+        widths = [max(len(line[column]) for line in rows) for column in range(5)]
+        assert sum(widths) + 2 * 4 <= 80
+
+
+def test_cells_of_the_table() -> None:
+    compared = {
+        "reward": quantity("Reward", 0.1234, 0.9876, "improved"),
+        "refusal_safe": quantity("Refusals", 0.0, 0.5, "worse"),
+    }
+    compared["reward"]["difference"] = interval(0.5)
+    compared["refusal_safe"]["difference"] = interval(-0.001, -0.002, 0.0)
+    assert compare_table({"compare": compared}) == [
+        ("Reward", "0.123", "0.988", "+0.500", "improved"),
+        ("Refuses safe", "0%", "50%", "+0 [+0, +0]", "worse"),
+    ]
+    assert compare_table({}) == []
+
+
+def test_report_does_not_load_torch() -> None:
+    code = "import sys, heedful.report.build; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class CarelessFigure:
+    def to_json(self) -> str:
+        return json.dumps({"title": "</script><!--"})
+
+
+def test_json_of_a_plot_cannot_end_its_script_even_if_plotly_stopped_escaping() -> None:
+    escaped = _figure("title", "caption", CarelessFigure())["json"]
+    assert "<" not in escaped
+    assert json.loads(escaped) == {"title": "</script><!--"}
