@@ -163,10 +163,18 @@ def test_each_required_field_is_missed_by_name(kind: type[Record], fields: dict[
             JUDGEMENT | {"ranks": {"a": 0}},
             "Judgement field 'ranks.a': Input should be greater than or equal to 1, found 0",
         ),
+        *(
+            (
+                Judgement,
+                JUDGEMENT | {"ranks": {"a": rank}},
+                f"Judgement field 'ranks.a': Input should be a valid integer, found {rank!r}",
+            )
+            for rank in (True, "2")
+        ),
         (
             Judgement,
             JUDGEMENT | {"ranks": {"a": 1.5}},
-            "Judgement field 'ranks.a': Input should be a valid integer, got a number with a fractional part, found 1.5",
+            "Judgement field 'ranks.a': Input should be a valid integer, found 1.5",
         ),
         (
             Judgement,
@@ -196,7 +204,7 @@ def test_each_required_field_is_missed_by_name(kind: type[Record], fields: dict[
         (
             Preference,
             PREFERENCE | {"probability": "sure"},
-            "Preference field 'probability': Input should be a valid number, unable to parse string as a number, found 'sure'",
+            "Preference field 'probability': Input should be a valid number, found 'sure'",
         ),
         (
             Preference,

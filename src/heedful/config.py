@@ -34,7 +34,8 @@ class PromptsSection(Section):
     """What the model is asked."""
 
     files: Names = Field(
-        (), description="Prompt or preference files; empty takes the bundled prompts. hf://datasets/... is fetched."
+        (),
+        description="Prompt or preference files, hf://datasets/..., bundled:dialogues; empty: bundled:prompts.",
     )
     num_train: int = Field(64, ge=1, description="Prompts to sample, label and train on.")
     num_heldout: int = Field(60, ge=1, description="Prompts kept for evaluation; never trained on.")

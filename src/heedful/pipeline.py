@@ -48,6 +48,8 @@ STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
 # stage, done, total, note
 Progress = Callable[[str, int, int, str], None]
 
+_MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
+
 
 class Pipeline:
     """A run of one configuration in one directory."""
@@ -125,7 +127,7 @@ class Pipeline:
     def prompts(self) -> dict[str, list[Prompt]]:
         """Prompts by split, chosen from the files or from the bundled ones."""
         settings = self.config.prompts
-        available = [prompt for file in settings.files for prompt in read_prompts(local_file(file))] or load_bundled()
+        available = [prompt for file in settings.files or ("bundled:prompts",) for prompt in _prompts_in(file)]
         if not any(prompt.split for prompt in available):
             available = [p.model_copy(update={"split": "heldout" if i % 3 == 2 else "train"}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
@@ -303,5 +305,10 @@ class Pipeline:
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
             "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
             # Of this process: a run that was resumed has had others.
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }
+
+
+def _prompts_in(name: str) -> list[Prompt]:
+    kind, _, bundled = name.partition("bundled:")
+    return load_bundled((bundled,)) if bundled and not kind else read_prompts(local_file(name))

@@ -12,29 +12,33 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from heedful.errors import RecordError
 
+R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
+
 NonEmpty = Annotated[str, Field(min_length=1)]
+Several = Annotated[tuple[T, ...], Strict(False)]  # JSON's arrays arrive as lists
 
 
 class Record(BaseModel):
     """A frozen record; fields it does not know stay with it (`model_extra`)."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=False)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)  # "2" and true are no ranks
 
 
 class Message(BaseModel):
     """One turn of a conversation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-Messages = Annotated[tuple[Message, ...], Field(min_length=1)]
+Messages = Annotated[Several[Message], Field(min_length=1)]
 
 
 class Prompt(Record):
@@ -43,13 +47,13 @@ class Prompt(Record):
     id: NonEmpty
     messages: Messages
     split: Literal["train", "heldout"] | None = None
-    tags: tuple[str, ...] = ()
+    tags: Several[str] = ()
 
 
 class Sampling(BaseModel):
     """How a completion was drawn. max_new_tokens counts the end-of-text token."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     temperature: float = Field(ge=0)
     top_p: float = Field(gt=0, le=1)
@@ -81,8 +85,8 @@ class Judgement(Record):
     source: Literal["human", "ai", "simulated"]
     criterion: str
     ranks: dict[str, Annotated[int, Field(ge=1)]]
-    flagged: tuple[str, ...] = ()
-    shown_order: tuple[str, ...] = ()
+    flagged: Several[str] = ()
+    shown_order: Several[str] = ()
     seconds: float | None = Field(default=None, ge=0)
     created_at: str
     note: str | None = None
@@ -142,9 +146,6 @@ class LabelerQuality(Record):
     q: float | None
     suspect: bool
     verdict: str
-
-
-R = TypeVar("R", bound=BaseModel)
 
 
 def to_line(record: BaseModel) -> str:

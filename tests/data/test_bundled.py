@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.data.bundled import choose, load_bundled, split
+from heedful.errors import DataError
 from heedful.feedback.rubric import score
 from heedful.records import Completion, Message, Prompt, Sampling
 
@@ -24,6 +25,11 @@ def test_how_many_there_are() -> None:
     assert (len(PROMPTS), len(DIALOGUES)) == (300, 40)
     assert len({prompt.id for prompt in PROMPTS + DIALOGUES}) == 340
     assert load_bundled(["prompts", "dialogues"]) == PROMPTS + DIALOGUES
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(DataError, match="no bundled prompts 'poems'; there are prompts and dialogues"):
+        load_bundled(["poems"])
 
 
 def test_no_question_is_asked_twice() -> None:

@@ -247,11 +247,18 @@ def test_trl_shapes() -> None:
         {"prompt": "Hi", "chosen": [yes], "rejected": [no]},
         {"chosen": [user, yes], "rejected": [user, no]},
         {"prompt": None, "chosen": [user, yes], "rejected": [user, no]},
+        {"prompt": "Hi", "chosen": [user, yes], "rejected": [user, no]},
+        {"prompt": [user], "chosen": [user, yes], "rejected": [user, no]},
     ):
         found = formats.from_trl(row, "w")
         assert (found.prompt[0].content, found.chosen, found.rejected) == expected
     with pytest.raises(Skip, match="an answer is not one assistant message"):
         formats.from_trl({"prompt": [user], "chosen": [yes, user, yes], "rejected": [no]}, "w")
+
+
+def test_xstest_without_ids() -> None:
+    found = [formats.from_xstest({"prompt": text, "label": "safe"}, "w") for text in ("One?", "Two?")]
+    assert [prompt.id for prompt in found] == [formats.prompt_id(prompt.messages) for prompt in found]
 
 
 def test_prompt_id_depends_on_the_conversation_alone() -> None:

@@ -50,6 +50,14 @@ def judgements() -> list[Judgement]:
     return [*found, judge("w", "p9", {}, "abc"), judge("x", "p9", {}, "abc"), judge("y", "p9", order)]
 
 
+def test_criteria_are_not_mixed(tmp_path: Path) -> None:
+    found = judgements()
+    found[3] = found[3].model_copy(update={"criterion": "short"})
+    with pytest.raises(DataError, match=r"2 criteria, 'helpful' and 'short' among them.*--criterion"):
+        settle_into(tmp_path / "consensus", PROMPTS, COMPLETIONS, found)
+    assert not (tmp_path / "consensus").exists()
+
+
 def test_the_three_files(tmp_path: Path) -> None:
     numbers = settle_into(tmp_path / "consensus", PROMPTS, COMPLETIONS, judgements())
     folder = tmp_path / "consensus"

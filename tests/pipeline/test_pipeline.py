@@ -10,9 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from heedful.config import parse
 from heedful.engine.generation import Decoding, sample
 from heedful.models.policy import POLICY, export_merged, load_language_model
+from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Message, Preference, read_jsonl
+from heedful.store import Run
 from heedful.training.rollout import Question
 
 CPU = torch.device("cpu")
@@ -35,6 +38,13 @@ def test_every_arrow_is_a_file(whole: Path) -> None:
     assert summary["simulated_labelers"] is True
     assert (whole / "report.html").stat().st_size > 10_000
     assert list((whole / "tensorboard" / "ppo").iterdir())
+
+
+def test_bundled_dialogues_are_named_like_a_file(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        config = parse({"prompts": {"files": ["bundled:dialogues"]}}, "x.toml")
+        found = Pipeline(config, run, lambda *_: None, "heedful run").prompts
+    assert {"summarise" in prompt.tags for side in found.values() for prompt in side} == {True}
 
 
 def test_heldout_prompts_are_never_trained_on(whole: Path) -> None:

@@ -60,6 +60,7 @@ def consensus(
     prompts: PROMPTS,
     completions: COMPLETIONS,
     output: Annotated[Path, typer.Option("--output", help="Folder for preferences, labelers and agreement.")],
+    criterion: Annotated[str | None, typer.Option(help="Use only the judgements by this criterion.")] = None,
     as_json: JSON = False,
 ) -> None:
     """Settle several labelers' rankings: preferences.jsonl, labelers.json, agreement.json.
@@ -77,7 +78,11 @@ def consensus(
         output,
         read_prompts(prompts),
         read_jsonl(completions, Completion, unique="id"),
-        read_jsonl(judgements, Judgement, unique="id"),
+        [
+            judgement
+            for judgement in read_jsonl(judgements, Judgement, unique="id")
+            if criterion is None or judgement.criterion == criterion
+        ],
     )
     labelers = read_json(output / "labelers.json")
     if as_json:

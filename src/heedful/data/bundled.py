@@ -7,13 +7,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from importlib.resources import files
 
+from heedful.errors import DataError
 from heedful.records import Prompt, parse_line
+
+NAMES = ("prompts", "dialogues")
 
 
 def load_bundled(names: Sequence[str] = ("prompts",)) -> list[Prompt]:
-    """Bundled files by name: "prompts" (helpful, honest, harmless) and "dialogues" (to summarise)."""
+    """Bundled files by name: "prompts" (helpful, honest, harmless) and "dialogues" (to summarise). Raises DataError."""
     found = []
     for name in names:
+        if name not in NAMES:
+            raise DataError(f"there are no bundled prompts {name!r}; there are {' and '.join(NAMES)}")
         text = files("heedful").joinpath("data", "bundled", f"{name}.jsonl").read_text(encoding="utf-8")
         lines = text.split("\n")  # splitlines would also cut at separators that stand inside a text
         found += [parse_line(line, Prompt, f"{name}.jsonl:{n}") for n, line in enumerate(lines, start=1) if line]

@@ -139,7 +139,10 @@ def from_hh(row: Row, where: str) -> Preference:
 
 
 def from_trl(row: Row, where: str) -> Preference:
-    """TRL's columns prompt, chosen, rejected, as text or as lists of messages; without a prompt it is what both share."""
+    """TRL's columns prompt, chosen, rejected, as text or as lists of messages; without a prompt it is what both share.
+
+    Answers may be whole conversations that begin with the prompt.
+    """
     sides = {}
     for field in ("chosen", "rejected"):
         value = row.get(field)
@@ -162,6 +165,8 @@ def from_trl(row: Row, where: str) -> Preference:
         sides = {field: messages[same:] for field, messages in sides.items()}
     else:
         raise RecordError(where, "field 'prompt': expected text or a list of messages")
+    # UltraFeedback repeats the prompt at the head of each answer.
+    sides = {field: found[len(shared) :] if found[: len(shared)] == shared else found for field, found in sides.items()}
     if any(len(messages) != 1 or messages[0].role != "assistant" for messages in sides.values()):
         raise Skip("an answer is not one assistant message")
     return _preference(shared, sides["chosen"][0].content, sides["rejected"][0].content, where)
@@ -179,7 +184,9 @@ def from_xstest(row: Row, where: str) -> Prompt:
     tag = {"safe": "safe", "unsafe": "red-team"}.get(_text(row, "label", where))
     if tag is None:
         raise RecordError(where, f"field 'label': expected 'safe' or 'unsafe', found {row['label']!r}")
-    return _prompt(_text(row, "prompt", where), where, tags=["harmless", tag], id=f"xstest-{row.get('id', '')}")
+    return _prompt(
+        _text(row, "prompt", where), where, tags=["harmless", tag], id=f"xstest-{row['id']}" if "id" in row else None
+    )
 
 
 def from_rtp(row: Row, where: str) -> Prompt:

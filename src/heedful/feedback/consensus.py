@@ -73,10 +73,16 @@ def _moment(judgement: Judgement) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def check(prompts: Sequence[Prompt], completions: Sequence[Completion], judgements: Iterable[Judgement]) -> None:
-    """Raises DataError when a judgement names a prompt or a completion that does not exist."""
+def check(prompts: Sequence[Prompt], completions: Sequence[Completion], judgements: Sequence[Judgement]) -> None:
+    """Raises DataError when a judgement names what does not exist, or when they go by more than one criterion."""
     owners = {completion.id: completion.prompt_id for completion in completions}
     known = {prompt.id for prompt in prompts}
+    criteria = sorted({judgement.criterion for judgement in judgements})
+    if len(criteria) > 1:
+        raise DataError(
+            f"the judgements go by {len(criteria)} criteria, {criteria[0]!r} and {criteria[1]!r} among them, and what is best "
+            "by one need not be by the other; settle one at a time with heedful consensus --criterion"
+        )
     for judgement in judgements:
         if judgement.prompt_id not in known:
             raise DataError(
