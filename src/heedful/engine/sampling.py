@@ -61,14 +61,22 @@ def sample_completions(
     size = max(1, batch_rows // num_completions)
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     partial = target.with_name(target.name + ".partial")
-    how = {"temperature": decoding.temperature, "top_p": decoding.top_p, "max_new_tokens": decoding.max_new_tokens}
-    seeds = {id_: _seed(seed, batch) for batch in batches for id_ in batch}
+    samplings = {
+        id_: Sampling(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_new_tokens=decoding.max_new_tokens,
+            seed=_seed(seed, batch),
+        )
+        for batch in batches
+        for id_ in batch
+    }
     journal = Journal(partial, Completion)
 
     def ours(record: Completion) -> bool:
         """Made by this model with these settings; an earlier job's leftovers are not."""
-        same = (record.model, record.policy_version) == (name, policy_version) and record.prompt_id in seeds
-        return same and record.sampling == Sampling(seed=seeds[record.prompt_id], **how)
+        same = (record.model, record.policy_version) == (name, policy_version) and record.prompt_id in samplings
+        return same and record.sampling == samplings[record.prompt_id]
 
     # A full disk may have cut a batch in two: prompts count as finished with all their completions only.
     counts = Counter(record.prompt_id for record in journal.records if ours(record))
@@ -77,14 +85,13 @@ def sample_completions(
     drawn, clock = 0, time.monotonic()
     for number, batch in enumerate(batches, start=1):
         if not finished.issuperset(batch):
-            batch_seed = seeds[batch[0]]
             answers = sample(
                 model,
                 [tokens[id_] for id_ in batch],
                 decoding,
                 adapter=adapter,
                 samples_per_prompt=num_completions,
-                generator=torch.Generator().manual_seed(batch_seed),
+                generator=torch.Generator().manual_seed(samplings[batch[0]].seed),
             )
             records = []
             for id_, responses in zip(batch, answers, strict=True):
@@ -98,7 +105,7 @@ def sample_completions(
                             model=name,
                             policy_version=policy_version,
                             finish="stop" if model.chat.finished(response.ids) else "length",
-                            sampling=Sampling(seed=batch_seed, **how),
+                            sampling=samplings[id_],
                             num_tokens=len(response.ids),
                         )
                     )
