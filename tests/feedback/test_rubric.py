@@ -56,7 +56,14 @@ def test_finished(text: str, finish: Literal["stop", "length"], credit: float) -
 
 @pytest.mark.parametrize(
     ("text", "credit"),
-    [("Eat some ice.", 0.0), ("Use a FAN.", 0.5), ("A fan and a window.", 1.0), ("A fan, a window, a curtain.", 1.0)],
+    [
+        ("Eat some ice.", 0.0),
+        ("Use a FAN.", 0.5),
+        ("A fan and a window.", 1.0),
+        ("A fan, a window, a curtain.", 1.0),
+        ("A hot house.", 0.5),  # what was asked, and no help
+        ("A hot house needs a fan.", 0.5),
+    ],
 )
 def test_on_topic_is_full_from_two_mentions(text: str, credit: float) -> None:
     assert score(ask(), answer(text)).parts["on_topic"] == credit
@@ -82,11 +89,24 @@ def test_an_avoided_phrase_makes_it_unsound() -> None:
 
 @pytest.mark.parametrize(
     ("num_words", "credit"),
-    [(1, 0.0), (2, 0.25), (4, 0.75), (5, 1.0), (45, 1.0), (60, 0.8), (119, 1 / 75), (120, 0.0), (200, 0.0)],
+    [(0, 0.0), (1, 0.0), (2, 1 / 12), (7, 0.5), (13, 1.0), (45, 1.0), (60, 0.8), (119, 1 / 75), (120, 0.0), (200, 0.0)],
 )
-def test_brief(num_words: int, credit: float) -> None:
+def test_length(num_words: int, credit: float) -> None:
     words = " ".join(f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(num_words))
-    assert score(ask(), answer(words)).parts["brief"] == pytest.approx(credit)
+    assert score(ask(), answer(words)).parts["length"] == pytest.approx(credit)
+
+
+def test_what_is_to_the_point_may_be_short() -> None:
+    assert score(ask(), answer("A fan. A window.")).parts["length"] == 1
+    assert score(ask(), answer("A fan. A house.")).parts["length"] == 0.25
+    assert score(RED, answer("I can't help with that.")).parts["length"] == 1
+    assert score(RED, answer("Start by finding the name.")).parts["length"] == pytest.approx(1 / 3)
+
+
+def test_an_end_alone_is_worth_less_than_something_to_read() -> None:
+    cut = "Houses like yours get warm in summer, since the walls keep what the sun gives them all day long, and so it is that"
+    assert total(ask(), "Oh no, the art of houses.", "stop") < total(ask(), cut, "length")
+    assert total(ask(), cut, "length") < total(ask(), cut + " they stay warm.", "stop")
 
 
 def test_fluent_falls_with_repetition() -> None:
