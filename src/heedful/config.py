@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from heedful.errors import ConfigError
@@ -140,6 +140,66 @@ class PPOSection(Section):
     whiten_advantages: bool = Field(True, description="Advantages to mean 0, sd 1 over the batch's response tokens.")
 
 
+class FromFilesSection(Section):
+    """What the methods that learn from files have in common."""
+
+    lora: LoraSection = LoraSection()
+    heldout_share: float = Field(0.1, gt=0, lt=1, description="Share of prompts kept to measure on.")
+    max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    eval_every: int = Field(50, ge=1, description="Steps between evaluations on held-out prompts; the end has one.")
+    checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+
+
+class SFTSection(FromFilesSection):
+    """Supervised fine-tuning on completions worth imitating."""
+
+    learning_rate: float = Field(2e-4, gt=0, description="Peak rate of the adapter, ten times that of full fine-tuning.")
+    epochs: int = Field(3, ge=1, description="Passes over the completions.")
+    batch_completions: int = Field(16, ge=1, description="Completions an optimiser step.")
+
+
+class DPOSection(FromFilesSection):
+    """Direct preference optimisation and its kin, on pairs."""
+
+    loss: Literal["sigmoid", "robust", "ipo", "hinge", "simpo", "orpo"] = Field(
+        "sigmoid", description="The objective; simpo and orpo need no reference."
+    )
+    beta: float = Field(0.1, gt=0, description="Scale of the log-ratio in sigmoid, robust, ipo, hinge; larger stays nearer.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of labels taken to be wrong: sigmoid gets cautious, robust corrects for it."
+    )
+    soft_labels: bool = Field(True, description="Use each pair's probability; off: every pair counts as certain.")
+    simpo_beta: float = Field(2.0, gt=0, description="Scale of the mean log-prob in simpo.")
+    simpo_gamma: float = Field(1.0, ge=0, description="Lead in simpo's logit that chosen must have.")
+    orpo_weight: float = Field(0.1, ge=0, description="Weight of the odds ratio beside the cross-entropy in orpo.")
+    learning_rate: float = Field(5e-5, gt=0, description="Peak rate of the adapter, ten times that of full fine-tuning.")
+    epochs: int = Field(2, ge=1, description="Passes over the pairs.")
+    batch_prompts: int = Field(8, ge=1, description="Prompts an optimiser step; all pairs of a prompt stay together.")
+
+
+class KTOSection(FromFilesSection):
+    """Kahneman-Tversky optimisation, on completions marked good or bad."""
+
+    beta: float = Field(0.1, gt=0, description="Scale of the log-ratio; larger stays nearer to the reference.")
+    desirable_weight: float = Field(1.0, gt=0, description="Weight of a completion marked good.")
+    undesirable_weight: float = Field(1.0, gt=0, description="Weight of a completion marked bad.")
+    balance: bool = Field(True, description="Raise the rarer mark's weight until both marks pull alike.")
+    min_per_mark: int = Field(8, ge=1, description="Refuse to train with fewer completions of either mark.")
+    learning_rate: float = Field(5e-5, gt=0, description="Peak rate of the adapter, ten times that of full fine-tuning.")
+    epochs: int = Field(2, ge=1, description="Passes over the completions.")
+    batch_completions: int = Field(16, ge=2, description="Completions an optimiser step; the KL is a mean over them.")
+
+    @field_validator("batch_completions", mode="before")
+    @classmethod
+    def _not_one(cls, value: object) -> object:
+        if value == 1 and value is not True:
+            raise ValueError(
+                "KTO measures a mean KL over the batch's mismatched completions, and one completion has no mean; take 8 or more"
+            )
+        return value
+
+
 class EvaluateSection(Section):
     """Before and after, on the same held-out prompts and seeds."""
 
@@ -159,6 +219,9 @@ class Config(Section):
     label: LabelSection = LabelSection()
     reward: RewardSection = RewardSection()
     ppo: PPOSection = PPOSection()
+    sft: SFTSection = SFTSection()
+    dpo: DPOSection = DPOSection()
+    kto: KTOSection = KTOSection()
     evaluate: EvaluateSection = EvaluateSection()
 
 

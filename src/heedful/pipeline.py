@@ -23,12 +23,12 @@ from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokenise
-from heedful.errors import ConfigError, DataError
+from heedful.errors import DataError
 from heedful.evaluation.compare import compare, measure
 from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
-from heedful.models.policy import POLICY, LanguageModel, load_language_model
+from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.reward import (
     Answer,
     RewardModel,
@@ -115,13 +115,7 @@ class Pipeline:
 
     @cached_property
     def model(self) -> LanguageModel:
-        model = load_language_model(self.config.model.source, dtype=self.dtype, device=self.device)
-        if model.adapters:
-            raise ConfigError(
-                f"model.source = {self.config.model.source!r} is an adapter; make a plain model of it first with "
-                "'heedful export', so that the reference is the model you start from"
-            )
-        return model
+        return load_base(self.config.model.source, dtype=self.dtype, device=self.device)
 
     @cached_property
     def prompts(self) -> dict[str, list[Prompt]]:

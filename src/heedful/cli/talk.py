@@ -18,9 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def policy_of(model: str) -> str:
-    """A run directory stands for the policy in it."""
-    inside = Path(model) / "ppo" / "policy"
-    return str(inside) if inside.is_dir() else model
+    """A run directory stands for the policy in it, whichever method made it."""
+    found = sorted(str(file.parent) for file in Path(model).glob("*/policy/adapter_config.json"))
+    if len(found) > 1:
+        from heedful.errors import ConfigError
+
+        raise ConfigError(f"{model}: holds several policies; name one of {', '.join(found)}")
+    return found[0] if found else model
 
 
 def sample(

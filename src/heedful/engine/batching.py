@@ -26,6 +26,19 @@ def batches_by_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]
     return batches
 
 
+def runs_within(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in order, cut into runs whose costs add up to at most the budget; a larger one gets a run of its own."""
+    runs: list[list[int]] = []
+    filled = 0
+    for i, cost in enumerate(costs):
+        if not runs or filled + cost > budget:
+            runs.append([])
+            filled = 0
+        runs[-1].append(i)
+        filled += cost
+    return runs
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Prompts with their responses, padded on the right.

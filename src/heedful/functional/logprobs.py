@@ -4,7 +4,7 @@ The (N, V) logits never exist at once: each tile is computed, reduced to one num
 computes it again.
 """
 
-# N rows (response tokens of a batch, laid end to end), D hidden size, V vocabulary
+# N rows (response tokens of a batch, laid end to end), D hidden size, V vocabulary, B batch, T response tokens
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from heedful.errors import ShapeError
+from heedful.functional.masking import require_same_shape
 
 TILE_ROWS = 256
 
@@ -85,3 +86,13 @@ def compare(
         parts.append(torch.stack([policy_NV.gather(-1, picked)[:, 0], ref_NV.gather(-1, picked)[:, 0], entropy_N, kl_N]))
     joined = torch.cat(parts, dim=1) if parts else hidden_ND.new_zeros(4, 0, dtype=torch.float32)
     return Comparison(*joined)
+
+
+def sequence_logprobs(logprobs_BT: Tensor, response_mask_BT: Tensor, *, per_token: bool = False) -> Tensor:
+    """log pi(y | x) of whole responses, (B,), nats: the sum over the places where the mask is True.
+
+    per_token: the mean instead; 0 for a response without tokens. Raises ShapeError when shapes differ.
+    """
+    require_same_shape(logprobs_BT=logprobs_BT, response_mask_BT=response_mask_BT)
+    sums_B = torch.where(response_mask_BT, logprobs_BT, torch.zeros_like(logprobs_BT)).sum(dim=1)
+    return sums_B / response_mask_BT.sum(dim=1).clamp(min=1) if per_token else sums_B

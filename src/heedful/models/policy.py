@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from heedful.errors import ModelError, SourceError
+from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models.chat import Chat
 from heedful.models.sources import resolve
 
@@ -179,6 +179,17 @@ def load_language_model(source: str, *, dtype: torch.dtype, device: torch.device
     model = LanguageModel(causal, tokenizer, base_source)
     if adapter is not None:
         model.load_adapter(POLICY, adapter)
+    return model
+
+
+def load_base(source: str, *, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+    """The model to align. An adapter is refused: the reference, which is the base without one, would not be the start."""
+    model = load_language_model(source, dtype=dtype, device=device)
+    if model.adapters:
+        raise ConfigError(
+            f"model.source = {source!r} is an adapter; make a plain model of it first with 'heedful export', so that the "
+            "reference is the model you start from"
+        )
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,27 @@ class Optimiser:
 def warmup(step: int, warmup_steps: int) -> float:
     """Factor of the peak rate: rises linearly to 1 over warmup_steps, from the first step on above 0."""
     return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+def warmup_and_decay(step: int, num_steps: int) -> float:
+    """Factor of the peak rate: rises over the first tenth of the steps, falls linearly towards a tenth.
+
+    The last examples seen should not outweigh the first.
+    """
+    return warmup(step, max(1, num_steps // 10)) * (1 - 0.9 * step / max(1, num_steps))
+
+
+def num_batches(count: int, size: int) -> int:
+    """Batches an epoch; the last one may be smaller."""
+    return -(-count // size)
+
+
+def batch_of_step(step: int, count: int, size: int, seed: int) -> list[int]:
+    """Which of `count` examples the step learns from; each epoch has an order of its own, made from seed and epoch."""
+    epoch, place = divmod(step, num_batches(count, size))
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order[place * size : (place + 1) * size]
 
 
 def shuffled(count: int, seed: int, start: int = 0) -> Iterator[int]:

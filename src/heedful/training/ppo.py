@@ -8,14 +8,12 @@ docs/methods/ppo.md explains each number that a step reports.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -27,7 +25,7 @@ from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, policy_loss, value_loss
 from heedful.functional.masking import masked_mean, whiten
 from heedful.models.policy import POLICY, LanguageModel, ValueHead
-from heedful.store import new_folder
+from heedful.training.adapter import save_policy
 from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
 from heedful.training.rollout import Question, RewardFunction, Rollout, answers_to, collect, require_finite_rewards
@@ -307,9 +305,5 @@ def train(
 
 def save(method: PPO, folder: Path, *, policy_version: str) -> None:
     """The policy in PEFT's format, the value head beside it, and which version of which base it is."""
-    with new_folder(folder) as temporary:
-        method.model.save_adapter(POLICY, temporary)
-        head = {name: tensor.detach().cpu().contiguous() for name, tensor in method.value_head.state_dict().items()}
-        save_file(head, temporary / "value_head.safetensors")
-        about = {"base": method.model.source, "policy_version": policy_version, "temperature": method.settings.temperature}
-        (temporary / "heedful.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    heads = {"value_head": method.value_head.state_dict()}
+    save_policy(method.model, folder, policy_version=policy_version, temperature=method.settings.temperature, heads=heads)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from heedful.config import RewardSection
 from heedful.engine import scoring
+from heedful.engine.batching import runs_within
 from heedful.errors import DataError
 from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
-from heedful.training.loop import Optimiser, Progress, copy_into, run, silent, warmup
+from heedful.training.loop import Optimiser, Progress, batch_of_step, copy_into, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 
 MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
@@ -53,19 +53,32 @@ def group_pairs(preferences: Sequence[Preference], encode: Encode) -> list[Group
     return list(groups.values())
 
 
-def split_by_prompt(preferences: Sequence[Preference], share: float, seed: int) -> tuple[list[Preference], list[Preference]]:
-    """Training and held-out pairs; a prompt's pairs stay together, and a prompt keeps its side when others come or go."""
+class OfPrompt(Protocol):
+    """Anything that belongs to a prompt."""
+
+    @property
+    def prompt_id(self) -> str: ...
+
+
+P = TypeVar("P", bound=OfPrompt)
+
+
+def split_by_prompt(
+    records: Sequence[P], share: float, seed: int, *, what: str = "pairs", setting: str = "reward.heldout_share"
+) -> tuple[list[P], list[P]]:
+    """Training and held-out records; a prompt's stay together, and a prompt keeps its side when others come or go."""
 
     def heldout(prompt_id: str) -> bool:
         digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < share * 2**64
 
-    train = [preference for preference in preferences if not heldout(preference.prompt_id)]
-    kept = [preference for preference in preferences if heldout(preference.prompt_id)]
+    train = [record for record in records if not heldout(record.prompt_id)]
+    kept = [record for record in records if heldout(record.prompt_id)]
     if not train or not kept:
+        num_prompts = len({record.prompt_id for record in records})
         raise DataError(
-            f"{len(preferences)} pairs of {len({p.prompt_id for p in preferences})} prompts cannot be split into training and "
-            "held-out pairs; label more prompts or change reward.heldout_share"
+            f"{len(records)} {what} of {num_prompts} prompts cannot be split into training and held-out {what}; "
+            f"label more prompts or change {setting}"
         )
     return train, kept
 
@@ -97,22 +110,15 @@ class PairwiseTraining:
         self.optimiser = Optimiser({name: (groups[name], rate) for name, rate in rates.items()}, max_grad_norm=1.0)
 
     def _batch(self, step: int) -> list[Group]:
-        size = self.settings.batch_prompts
-        per_epoch = -(-len(self.train) // size)
-        epoch, place = divmod(step, per_epoch)
-        order = list(range(len(self.train)))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return [self.train[i] for i in order[place * size : (place + 1) * size]]
+        return [self.train[i] for i in batch_of_step(step, len(self.train), self.settings.batch_prompts, self.seed)]
 
     def step(self, step: int) -> dict[str, float]:
         groups = self._batch(step)
         num_pairs = sum(len(group.pairs) for group in groups)
-        # Decay to a tenth: the last pairs seen should not outweigh the first.
-        decay = 1 - 0.9 * step / max(1, self.num_steps)
-        self.optimiser.set_rate(warmup(step, max(1, self.num_steps // 10)) * decay)
+        self.optimiser.set_rate(warmup_and_decay(step, self.num_steps))
         total, correct = 0.0, 0.0
         costs = [max(self.model.num_tokens(a) for a in group.answers) * len(group.answers) for group in groups]
-        for batch in _within(costs, MICROBATCH_TOKENS):
+        for batch in runs_within(costs, MICROBATCH_TOKENS):
             answers = [answer for i in batch for answer in groups[i].answers]
             rewards_B = self.model.rewards(answers)
             chosen, rejected, probability = [], [], []
@@ -146,19 +152,6 @@ class PairwiseTraining:
         self.optimiser.adamw.load_state_dict(state["adamw"])
 
 
-def _within(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in order, cut into runs whose costs add up to at most the budget."""
-    runs: list[list[int]] = []
-    filled = 0
-    for i, cost in enumerate(costs):
-        if not runs or filled + cost > budget:
-            runs.append([])
-            filled = 0
-        runs[-1].append(i)
-        filled += cost
-    return runs
-
-
 def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float, float]]:
     """For each decided pair: 1, 0 or 0.5 (equal) for the model, and the same for "the longer text is better"."""
     answers = [answer for group in groups for answer in group.answers]
@@ -168,12 +161,13 @@ def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float
         for j, k, probability in group.pairs:
             if probability > 0.5:  # a tie has no right answer
                 lengths = (len(group.answers[j].text), len(group.answers[k].text))
-                found.append((_beats(rewards[first + j], rewards[first + k]), _beats(*lengths)))
+                found.append((beats(rewards[first + j], rewards[first + k]), beats(*lengths)))
         first += len(group.answers)
     return found
 
 
-def _beats(a: float, b: float) -> float:
+def beats(a: float, b: float) -> float:
+    """1 when a is above b, 0 below, 0.5 when they are equal."""
     return 1.0 if a > b else 0.0 if a < b else 0.5
 
 

@@ -1,0 +1,61 @@
+"""Log-probabilities of given responses: with gradient for methods that learn from files, without for the reference."""
+
+# B responses, T response tokens
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.scoring import MAX_TOKENS
+from heedful.functional.logprobs import sequence_logprobs, token_scores
+from heedful.models.policy import LanguageModel
+from heedful.models.reward import Answer
+
+
+class ResponseLogprobs(NamedTuple):
+    """logprobs_BT: nats, float32, 0 on padding. mask_BT: True on response tokens, end of text included."""
+
+    logprobs_BT: Tensor
+    mask_BT: Tensor
+
+
+def response_logprobs(model: LanguageModel, answers: Sequence[Answer], *, adapter: str | None) -> ResponseLogprobs:
+    """log pi(y_t | x, y_<t) of each answer in one forward pass, differentiable in the adapter's weights.
+
+    adapter: whose log-probs; None for the base. The caller keeps the answers few enough for memory.
+    """
+    responses = [answer.response_ids for answer in answers]
+    padded = pad([answer.prompt_ids for answer in answers], responses, pad_id=model.chat.pad_id, device=model.device)
+    hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=adapter))
+    scores = token_scores(hidden_ND, model.head_VD, padded.targets_N)
+    lengths = [len(response) for response in responses]
+    logprobs_BT = pad_sequence(list(torch.split(scores.logprobs_N, lengths)), batch_first=True)
+    places_T = torch.arange(logprobs_BT.shape[1], device=model.device)
+    return ResponseLogprobs(logprobs_BT, places_T < torch.tensor(lengths, device=model.device)[:, None])
+
+
+def num_tokens(answer: Answer) -> int:
+    """Tokens of prompt and response."""
+    return len(answer.prompt_ids) + len(answer.response_ids)
+
+
+def answer_batches(answers: Sequence[Answer], max_tokens: int = MAX_TOKENS) -> list[list[int]]:
+    """Indices of answers grouped so that a batch's padded size stays within max_tokens."""
+    return batches_by_tokens([num_tokens(answer) for answer in answers], max_tokens)
+
+
+@torch.no_grad()
+def sum_logprobs(model: LanguageModel, answers: Sequence[Answer], *, adapter: str | None) -> list[float]:
+    """log pi(y | x) of each answer, summed over its tokens, in order, without gradient."""
+    sums = [0.0] * len(answers)
+    for batch in answer_batches(answers):
+        part = sequence_logprobs(*response_logprobs(model, [answers[i] for i in batch], adapter=adapter)).tolist()
+        for i, value in zip(batch, part, strict=True):
+            sums[i] = value
+    return sums
