@@ -275,7 +275,8 @@ def _unknown_key(location: tuple[str, ...]) -> str:
     known = known_keys()
     key = ".".join(location)
     same_name = [name for name in known if name.rsplit(".", 1)[-1] == location[-1]]
-    near = difflib.get_close_matches(key, same_name or known, n=1, cutoff=0.0)[0]
+    # Of equally near ones the first in the file's order, for methods share names.
+    near = max(same_name or known, key=lambda name: difflib.SequenceMatcher(None, name, key).ratio())
     return f"unknown key '{key}'; the nearest known key is '{near}'"
 
 
