@@ -24,9 +24,8 @@ batches = st.lists(st.lists(st.floats(-50, 0), max_size=WIDTH), min_size=1, max_
 
 def padded(rows: Rows, *, width: int = WIDTH, filler: float = 0.0) -> tuple[Tensor, Tensor]:
     values = torch.tensor([row + [filler] * (width - len(row)) for row in rows], dtype=torch.float64)
-    return values.reshape(len(rows), width).requires_grad_(), torch.tensor(
-        [[t < len(row) for t in range(width)] for row in rows]
-    )
+    mask = torch.tensor([[t < len(row) for t in range(width)] for row in rows])
+    return values.reshape(len(rows), width).requires_grad_(), mask
 
 
 def test_by_hand() -> None:

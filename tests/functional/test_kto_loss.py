@@ -62,9 +62,9 @@ def test_loss_and_gradient_equal_a_loop(found: list[Marked], kl: float, beta: fl
         assert ratio_B.grad[i].item() == pytest.approx(-push if good else push, abs=EXACT)
 
 
-# TRL 1.16.0 (torch 2.13.0, float64): KTOTrainer._compute_loss called unbound on a bare namespace holding its settings, the model
-# replaced by one that returns fixed log-probs, the mismatched completions' given beside them. Six completions, sums over tokens;
-# `gradient` is that of the mean loss by each sum.
+# TRL 1.16.0 (torch 2.13.0, float64). How the numbers were made: KTOTrainer._compute_loss was called unbound on a bare namespace
+# holding its settings, the model replaced by one that returns fixed log-probs, the mismatched completions' given beside them.
+# Six completions, sums over tokens; `gradient` is that of the mean loss by each sum.
 POLICY = [-5.377, -6.611, -0.48, -10.331, -2.193, -5.55]
 REFERENCE = [-3.438, -6.118, -2.5, -10.725, -1.823, -6.487]
 GOOD = [True, True, False, False, True, False]
