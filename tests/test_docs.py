@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from heedful.config import LoraSection, PPOSection, RewardSection, Section
+from heedful.config import DPOSection, KTOSection, LoraSection, PPOSection, RewardSection, Section, SFTSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
+SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("sft", "dpo", "kto"))
 
 
 # Reading pages
@@ -51,6 +52,9 @@ def documented_default(cell: str) -> Any:
 SETTINGS = [
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
+    pytest.param(SFT_PAGE, "## Settings", SFTSection, id="sft"),
+    pytest.param(DPO_PAGE, "## Settings", DPOSection, id="dpo"),
+    pytest.param(KTO_PAGE, "## Settings", KTOSection, id="kto"),
     pytest.param(REWARD_PAGE, "### [reward.lora] and [ppo.lora]", LoraSection, id="lora"),
 ]
 
@@ -184,6 +188,30 @@ def test_each_key_of_a_reward_models_result_is_documented() -> None:
     written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in("reward_stage.py", None, "train_reward_model")
     assert {"longest_answer", "steps"} <= written
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
+
+
+FROM_FILES = [
+    pytest.param(SFT_PAGE, "training/sft.py", "SFT", {"loss", "heldout_loss"}, id="sft"),
+    pytest.param(DPO_PAGE, "training/dpo.py", "DPO", {"margin", "heldout_accuracy"}, id="dpo"),
+    pytest.param(KTO_PAGE, "training/kto.py", "KTO", {"kl_mismatched", "reward_desirable", "heldout_accuracy"}, id="kto"),
+]
+
+
+@pytest.mark.parametrize(("page", "file", "method", "some"), FROM_FILES)
+def test_each_quantity_of_a_method_from_files_is_documented(page: Path, file: str, method: str, some: set[str]) -> None:
+    measured = keys_in(file, method, "step", "evaluate") | keys_in("training/adapter.py", "AdapterTraining", "update")
+    assert some | {"grad_norm", "learning_rate"} <= measured
+    assert set(table(section(page.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+@pytest.mark.parametrize("page", [SFT_PAGE, DPO_PAGE, KTO_PAGE], ids=["sft", "dpo", "kto"])
+def test_each_objective_and_page_names_its_functions(page: Path) -> None:
+    """Functions that a page names beside a link to a source file are defined there."""
+    text = page.read_text(encoding="utf-8")
+    for names, target in re.findall(r"\[((?:`\w+`(?:, )?)+)\]\((\.\./[^)]+\.py)\)", text):
+        source = (page.parent / target).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^\s*(?:def|class) {name}\b", source, re.MULTILINE), f"{name} is not in {target}"
 
 
 # Links

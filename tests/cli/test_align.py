@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,12 @@ def config(project: dict[str, Path], *overrides: str) -> Config:
     return parse(tomllib.loads(project["config"].read_text()), "test", overrides)
 
 
+def documented(page: str) -> set[str]:
+    """Names in the table under "What the result says" of a method's page."""
+    text = (Path(__file__).parents[2] / "docs" / "methods" / page).read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `(\w+)`", text.split("## What the result says")[1].split("\n## ")[0], re.MULTILINE))
+
+
 def silent(*_: Any) -> None:
     """A progress that nobody watches."""
 
@@ -70,6 +77,7 @@ def test_dpo_from_the_command_line(project: dict[str, Path], tmp_path: Path) -> 
     assert found["accuracy"]["low"] <= found["accuracy"]["estimate"] <= found["accuracy"]["high"]
     assert found["accuracy"]["estimate"] > 0.6
     assert found["margin"] > 0
+    assert set(found) == documented("dpo.md")
     assert found["num_pairs"] + found["num_training_prompts"] == 40
     assert "dpo" in done.stderr
     assert "reference" in done.stderr
@@ -94,6 +102,7 @@ def test_sft_and_kto_from_the_command_line(project: dict[str, Path], tmp_path: P
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["loss"] < found["loss_before"]
+    assert set(found) == documented("sft.md")
     assert found["num_training_completions"] + found["num_heldout_completions"] == 80
     done = heedful(
         *("align", "kto", "--config", project["config"], "--votes", project["votes"], *files, "--output", tmp_path / "kto")
@@ -102,6 +111,7 @@ def test_sft_and_kto_from_the_command_line(project: dict[str, Path], tmp_path: P
     assert "good-bad pairings in order" in done.stdout
     found = json.loads((tmp_path / "kto" / "kto" / "result.json").read_text())
     assert found["accuracy"] > 0.6
+    assert set(found) == documented("kto.md")
     assert found["num_desirable"] == found["num_undesirable"]
     assert found["num_desirable"] + found["num_undesirable"] + found["num_heldout_completions"] == 80
 

@@ -38,7 +38,7 @@ def sigmoid_loss(margin_P: Tensor, probability_P: Tensor, *, beta: float, label_
     """-p log sigmoid(beta m) - (1 - p) log sigmoid(-beta m), (P,).
 
     At p = 1: DPO (Rafailov et al. 2023, eq. 7). label_smoothing e takes p to (1 - e) p + e (1 - p): conservative DPO
-    (Mitchell 2023, eq. 4), whose best margin is finite. margin_P: of sums. Gradients reach the margin only. Raises ShapeError.
+    (Mitchell 2023), whose best margin is finite. margin_P: of sums. Gradients reach the margin only. Raises ShapeError.
     """
     require_same_shape(margin_P=margin_P, probability_P=probability_P)
     target_P = (1 - label_smoothing) * probability_P + label_smoothing * (1 - probability_P)
@@ -49,7 +49,7 @@ def sigmoid_loss(margin_P: Tensor, probability_P: Tensor, *, beta: float, label_
 def robust_loss(margin_P: Tensor, probability_P: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
     """((1 - e) l(m) - e l(-m)) / (1 - 2 e) with l of `sigmoid_loss`, (P,): DPO freed of the bias of flipped labels.
 
-    Chowdhury et al. 2024, eq. 12. label_smoothing e: share of labels that are flipped, below 0.5. Its mean over labels flipped
+    Chowdhury et al. 2024. label_smoothing e: share of labels that are flipped, below 0.5. Its mean over labels flipped
     at that rate is DPO's loss on the clean ones. May be negative. Gradients reach the margin only. Raises ShapeError.
     """
     require_same_shape(margin_P=margin_P, probability_P=probability_P)
@@ -70,7 +70,7 @@ def ipo_loss(margin_P: Tensor, probability_P: Tensor, *, beta: float) -> Tensor:
 
 
 def hinge_loss(margin_P: Tensor, probability_P: Tensor, *, beta: float) -> Tensor:
-    """p max(0, 1 - beta m) + (1 - p) max(0, 1 + beta m), (P,). Zhao et al. 2023 (SLiC), as in Liu et al. 2024, table 1.
+    """p max(0, 1 - beta m) + (1 - p) max(0, 1 + beta m), (P,). Zhao et al. 2023 (SLiC); Liu et al. 2024.
 
     margin_P: of sums. A pair beyond the hinge has no gradient. Gradients reach the margin only. Raises ShapeError.
     """
