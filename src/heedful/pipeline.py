@@ -48,6 +48,7 @@ STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
 # stage, done, total, note
 Progress = Callable[[str, int, int, str], None]
 
+BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 _MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
 
 
@@ -101,7 +102,7 @@ class Pipeline:
         """One stage, unless it is done already with these settings and inputs."""
         config = self.config
         shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
-        prompts = [local_file(file) for file in config.prompts.files]
+        prompts = [local_file(file) for file in config.prompts.files if not file.startswith(BUNDLED)]
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
@@ -310,5 +311,4 @@ class Pipeline:
 
 
 def _prompts_in(name: str) -> list[Prompt]:
-    kind, _, bundled = name.partition("bundled:")
-    return load_bundled((bundled,)) if bundled and not kind else read_prompts(local_file(name))
+    return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))

@@ -43,7 +43,9 @@ def test_every_arrow_is_a_file(whole: Path) -> None:
 def test_bundled_dialogues_are_named_like_a_file(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         config = parse({"prompts": {"files": ["bundled:dialogues"]}}, "x.toml")
-        found = Pipeline(config, run, lambda *_: None, "heedful run").prompts
+        pipeline = Pipeline(config, run, lambda *_: None, "heedful run")
+        found = pipeline.prompts
+        pipeline.stage("sample", lambda: None, {})
     assert {"summarise" in prompt.tags for side in found.values() for prompt in side} == {True}
 
 
