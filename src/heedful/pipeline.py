@@ -41,6 +41,7 @@ from heedful.report.build import build
 from heedful.reward_stage import new_reward_model, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo
+from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
 
 STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
@@ -130,13 +131,21 @@ class Pipeline:
         settings = self.config.prompts
         available = [prompt for file in settings.files or ("bundled:prompts",) for prompt in _prompts_in(file)]
         if not any(prompt.split for prompt in available):
-            available = [p.model_copy(update={"split": "heldout" if i % 3 == 2 else "train"}) for i, p in enumerate(available)]
+            available = [p.model_copy(update={"split": self._side(i, p)}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
         found = {name: choose(split(available, name), number, self.config.seed) for name, number in numbers.items()}
         for name, prompts in found.items():
             if not prompts:
                 raise DataError(f"there is no prompt with split {name!r}; mark some so in prompts.files")
         return found
+
+    def _side(self, place: int, prompt: Prompt) -> str:
+        """Of a prompt without a split. What the reward model learned from can not be held out here."""
+        if self.ready_made:
+            held_out = is_heldout(prompt.id, self.config.reward.heldout_share, self.config.seed)
+        else:
+            held_out = place % 3 == 2
+        return "heldout" if held_out else "train"
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
@@ -195,10 +204,10 @@ class Pipeline:
         settings = self.config.reward
         if self.ready_made:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
-            cut_off: set[tuple[str, str]] = set()
+            written: dict[tuple[str, str], list[int]] = {}
         else:
             pairs = read_jsonl(self.preferences, Preference)
-            cut_off = {(c.prompt_id, c.text) for c in read_jsonl(self.completions, Completion) if c.finish == "length"}
+            written = {(c.prompt_id, c.text): self.tokens(c) for c in read_jsonl(self.completions, Completion)}
         fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
         result = train_reward_model(
             fresh,
@@ -207,7 +216,7 @@ class Pipeline:
             chat_of=self.model,
             settings=settings,
             seed=self.config.seed,
-            cut_off=cut_off,
+            written=written,
             num_resamples=self.config.evaluate.num_resamples,
             progress=self.bar("reward"),
         )
@@ -270,7 +279,7 @@ class Pipeline:
             [answer.response_ids for answer in answers],
             temperature=settings.temperature,
         )
-        chances = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
+        chances: dict[str, Any] = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
         kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
         answered = {row["prompt_id"] for row in sides["before"]}
         compared = compare([p for p in prompts if p.id in answered], sides["before"], sides["after"], **chances)
@@ -278,7 +287,12 @@ class Pipeline:
 
     def answer(self, record: Completion) -> Answer:
         messages = by_id(self.prompts["heldout"])[record.prompt_id].messages
-        return answer_of(self.model, messages, record.text, finished=record.finish == "stop")
+        return answer_of(self.model, messages, record.text, token_ids=self.tokens(record))
+
+    def tokens(self, record: Completion) -> list[int]:
+        """What the model wrote; `engine.sampling` keeps it, for the same text may be cut into other tokens."""
+        kept = (record.model_extra or {}).get("token_ids")
+        return list(kept) if kept else self.model.chat.response_ids(record.text, finished=record.finish == "stop")
 
     def report(self) -> None:
         write_json(self.path / "summary.json", self.summary())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,21 @@ def train_reward_model(
     chat_of: LanguageModel,
     settings: RewardSection,
     seed: int,
-    cut_off: set[tuple[str, str]],
+    written: Mapping[tuple[str, str], Sequence[int]],
     num_resamples: int,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
     """Trains on pairs, saves to folder/model, and returns the accuracy on held-out prompts with its interval.
 
-    cut_off: (prompt id, text) of the answers that the limit ended; all others are read with an end-of-text token.
+    written: tokens that the model wrote, by (prompt id, text); all other answers are read from their text, and end with an
+    end-of-text token.
     """
     if settings.max_pairs:
         pairs = random.Random(seed).sample(list(pairs), min(len(pairs), settings.max_pairs))
 
     def groups(part: Sequence[Preference]) -> list[reward.Group]:
         def encode(id_: str, messages: tuple[Message, ...], text: str) -> Answer:
-            return answer_of(chat_of, messages, text, finished=(id_, text) not in cut_off)
+            return answer_of(chat_of, messages, text, token_ids=written.get((id_, text)))
 
         kept, too_long = reward.drop_long(reward.group_pairs(part, encode), fresh, settings.max_tokens)
         if too_long:
@@ -115,7 +116,7 @@ def train_reward_model_alone(
                     chat_of=base,
                     settings=settings,
                     seed=seed,
-                    cut_off=set(),
+                    written={},
                     num_resamples=config.evaluate.num_resamples,
                     progress=progress,
                 )

@@ -69,7 +69,7 @@ def test_learns_and_is_the_same_after_loading(tiny: Path, bert: Path, tmp_path: 
     base = model_of(tiny)
     fresh = new_reward_model(base, settings, 0, CPU)
     result = train_reward_model(
-        fresh, pairs(), tmp_path / "reward", chat_of=base, settings=settings, seed=0, cut_off=set(), num_resamples=200,
+        fresh, pairs(), tmp_path / "reward", chat_of=base, settings=settings, seed=0, written={}, num_resamples=200,
         progress=lambda *_: None,
     )  # fmt: skip
     assert result["accuracy"]["estimate"] == 1.0

@@ -11,11 +11,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from heedful.config import parse
+from heedful.data.formats import prompt_id
 from heedful.engine.generation import Decoding, sample
 from heedful.models.policy import POLICY, export_merged, load_language_model
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Message, Preference, read_jsonl
-from heedful.store import Run
+from heedful.store import Run, write_jsonl
+from heedful.training.reward import split_by_prompt
 from heedful.training.rollout import Question
 
 CPU = torch.device("cpu")
@@ -47,6 +49,31 @@ def test_bundled_dialogues_are_named_like_a_file(tmp_path: Path) -> None:
         found = pipeline.prompts
         pipeline.stage("sample", lambda: None, {})
     assert {"summarise" in prompt.tags for side in found.values() for prompt in side} == {True}
+
+
+def test_what_the_reward_model_learned_from_is_not_held_out(tmp_path: Path) -> None:
+    """Pairs and prompts from one file: the held-out prompts of the policy are among those of the reward model."""
+    asked = [(Message(role="user", content=f"Question {n}?"),) for n in range(60)]
+    pairs = [Preference(prompt_id=prompt_id(m), prompt=m, chosen="Yes.", rejected="No.") for m in asked]
+    write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    files = {"reward": {"preferences": [str(tmp_path / "pairs.jsonl")]}, "prompts": {"files": [str(tmp_path / "pairs.jsonl")]}}
+    with Run(tmp_path / "run") as run:
+        found = Pipeline(parse(files, "x.toml"), run, lambda *_: None, "heedful run").prompts
+    learned, measured = split_by_prompt(pairs, share=0.2, seed=0)
+    assert found["heldout"]
+    assert {p.id for p in found["heldout"]} <= {pair.prompt_id for pair in measured}
+    assert {p.id for p in found["train"]} <= {pair.prompt_id for pair in learned}
+
+
+def test_completions_keep_the_tokens_that_were_written(whole: Path) -> None:
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    completions = read_jsonl(whole / "evaluate/completions-after.jsonl", Completion)
+    tokens = [(completion.model_extra or {})["token_ids"] for completion in completions]
+    assert [len(ids) for ids in tokens] == [(completion.model_extra or {})["num_tokens"] for completion in completions]
+    assert [model.chat.text(ids) for ids in tokens] == [completion.text for completion in completions]
+    # The tiny tokenizer cuts what a random model writes into other tokens; the written ones are those that count.
+    again = [model.chat.response_ids(c.text, finished=c.finish == "stop") for c in completions]
+    assert again != tokens
 
 
 def test_heldout_prompts_are_never_trained_on(whole: Path) -> None:

@@ -107,6 +107,7 @@ def sample_completions(
                             finish="stop" if model.chat.finished(response.ids) else "length",
                             sampling=samplings[id_],
                             num_tokens=len(response.ids),
+                            token_ids=list(response.ids),
                         )
                     )
             journal.append([r for r in records if r.prompt_id not in finished])

@@ -37,10 +37,20 @@ class Answer:
     response_ids: list[int]
 
 
-def answer_of(model: LanguageModel, messages: tuple[Message, ...], text: str, *, finished: bool) -> Answer:
-    """An Answer from text, as when it was written by somebody else."""
-    chat = model.chat
-    return Answer(messages, text, chat.prompt_ids(messages), chat.response_ids(text, finished=finished))
+def answer_of(
+    model: LanguageModel,
+    messages: tuple[Message, ...],
+    text: str,
+    *,
+    finished: bool = True,
+    token_ids: Sequence[int] | None = None,
+) -> Answer:
+    """An Answer from the tokens that a model wrote; without them from its text, as when it was written by somebody else.
+
+    finished: text without tokens gets an end-of-text token. The same text may be cut into other tokens than were written.
+    """
+    response = model.chat.response_ids(text, finished=finished) if token_ids is None else list(token_ids)
+    return Answer(messages, text, model.chat.prompt_ids(messages), response)
 
 
 class RewardModel(Protocol):

@@ -53,15 +53,16 @@ def group_pairs(preferences: Sequence[Preference], encode: Encode) -> list[Group
     return list(groups.values())
 
 
+def is_heldout(prompt_id: str, share: float, seed: int) -> bool:
+    """Whether a prompt's pairs measure instead of train; a prompt keeps its side when others come or go."""
+    digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
 def split_by_prompt(preferences: Sequence[Preference], share: float, seed: int) -> tuple[list[Preference], list[Preference]]:
-    """Training and held-out pairs; a prompt's pairs stay together, and a prompt keeps its side when others come or go."""
-
-    def heldout(prompt_id: str) -> bool:
-        digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") < share * 2**64
-
-    train = [preference for preference in preferences if not heldout(preference.prompt_id)]
-    kept = [preference for preference in preferences if heldout(preference.prompt_id)]
+    """Training and held-out pairs; a prompt's pairs stay together."""
+    train = [preference for preference in preferences if not is_heldout(preference.prompt_id, share, seed)]
+    kept = [preference for preference in preferences if is_heldout(preference.prompt_id, share, seed)]
     if not train or not kept:
         raise DataError(
             f"{len(preferences)} pairs of {len({p.prompt_id for p in preferences})} prompts cannot be split into training and "
