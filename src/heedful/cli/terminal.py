@@ -83,27 +83,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     Console(width=min(80, console.width) if console.is_terminal else 80).print(shown)
 
 
-LEVELS = " ▁▂▃▄▅▆▇█"
-
-
-def curve(title: str, points: Sequence[tuple[int, float]], *, width: int = 60, height: int = 5) -> None:
-    """A chart on stdout of (step, value), at most 80 columns wide; of several points in one column the last is shown."""
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    first, last = points[0][0], points[-1][0]
-    columns: list[float | None] = [None] * min(width, len(points))
-    for step, value in points:
-        place = (step - first) / max(1, last - first)
-        columns[min(len(columns) - 1, int(place * len(columns)))] = value
-    filled = [next((v for v in reversed(columns[: i + 1]) if v is not None), low) for i in range(len(columns))]
-    # An eighth at least, so that the lowest value is seen.
-    eighths = [1 + round((value - low) / ((high - low) or 1.0) * (8 * height - 1)) for value in filled]
-    print(title)
-    for row in range(height - 1, -1, -1):
-        label = f"{high:.3f}" if row == height - 1 else f"{low:.3f}" if row == 0 else ""
-        print(f"{label:>9} │" + "".join(LEVELS[max(0, min(8, n - 8 * row))] for n in eighths))
-    print(f"{'step':>9} {first} to {last}\n")
-
-
 def percent(interval: dict[str, Any]) -> str:
     """ "61.2% [55.0, 67.1]"."""
     bounds = "" if interval["low"] is None else f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
