@@ -77,8 +77,9 @@ class Pipeline:
     def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
         """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
         config = self.config
+        self.run.check(STAGES[STAGES.index("reward") :] if self.ready_made else STAGES, self.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, STAGES)
+            self.run.forget_from(from_stage, STAGES, self.named)
         write_text(self.path / "heedful.toml", to_toml(config))
         stage = self.stage
         if not self.ready_made:
@@ -95,6 +96,7 @@ class Pipeline:
 
     def align(self) -> dict[str, Any]:
         """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        self.run.check(["ppo"], self.named)
         self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
         return dict(read_json(self.path / "ppo" / "result.json"))
 
@@ -113,6 +115,13 @@ class Pipeline:
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
     policy_folder = property(lambda self: self.path / "ppo" / "policy")
+
+    @property
+    def named(self) -> list[Path]:
+        """Files and folders that the configuration names; no stage may clear them away."""
+        config = self.config
+        files = (*config.prompts.files, *config.reward.preferences, config.label.judgements)
+        return [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
 
     @cached_property
     def model(self) -> LanguageModel:

@@ -104,6 +104,7 @@ def train_reward_model_alone(
         settings = settings.model_copy(update={"model": source})
     base = load_language_model(config.model.source if settings.model else source, dtype=dtype, device=device)
     with Run(output) as run:
+        run.check(["reward"], [*files, *(Path(name).expanduser() for name in (source, settings.model) if name)])
         result: dict[str, Any] = {}
 
         def work() -> None:

@@ -156,6 +156,13 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
     trained = json.loads(done.stdout)
     assert 0 <= trained["accuracy"]["low"] <= trained["accuracy"]["estimate"] <= trained["accuracy"]["high"] <= 1
     model = tmp_path / "rm" / "reward" / "model"
+    mine = tmp_path / "notes" / "reward" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused = heedful("reward", "train", "--model", tiny, "--preferences", pairs, "--output", tmp_path / "notes")
+    assert refused.returncode == 1
+    assert "reward: holds what heedful did not write (mine.txt)" in refused.stderr
+    assert mine.read_text() == "mine"
     done = heedful("reward", "evaluate", model, "--preferences", pairs, "--json")
     assert 0 <= json.loads(done.stdout)["longest_answer"] <= 1, done.stderr
     done = heedful("reward", "score", model, *files, "--json")
@@ -195,6 +202,14 @@ def test_export_and_report(run: Path, tmp_path: Path) -> None:
     done = heedful("export", run, tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").exists()
+    assert heedful("export", run, tmp_path / "model").returncode == 0, "an export may replace an earlier one"
+    thesis = tmp_path / "precious" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    refused = heedful("export", run, thesis.parent)
+    assert refused.returncode == 1
+    assert "precious: holds what heedful did not write (thesis.txt), so it is left as it is; choose another" in refused.stderr
+    assert thesis.read_text() == "mine"
     assert heedful("report", run).stdout.strip() == str(run / "report.html")
     assert "no such run directory" in heedful("report", tmp_path / "absent").stderr
 
