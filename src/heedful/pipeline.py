@@ -36,9 +36,9 @@ from heedful.models.reward import (
     load_reward_model,
 )
 from heedful.models.sources import local_file
-from heedful.records import Completion, Judgement, Preference, Prompt, by_id, read_jsonl
+from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
 from heedful.report.build import build
-from heedful.reward_stage import new_reward_model, train_reward_model
+from heedful.reward_stage import new_reward_model, read_run_pairs, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo
 from heedful.training.rollout import Question
@@ -206,8 +206,9 @@ class Pipeline:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
             cut_off: set[tuple[str, str]] = set()
         else:
-            pairs = read_jsonl(self.preferences, Preference)
-            cut_off = {(c.prompt_id, c.text) for c in read_jsonl(self.completions, Completion) if c.finish == "length"}
+            completions = read_jsonl(self.completions, Completion)
+            pairs = read_run_pairs(self.preferences, completions)
+            cut_off = {(c.prompt_id, c.text) for c in completions if c.finish == "length"}
         fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
         result = train_reward_model(
             fresh,
