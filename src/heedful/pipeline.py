@@ -17,7 +17,7 @@ from typing import Any
 
 from heedful import __version__
 from heedful.config import Config, to_toml
-from heedful.data.bundled import choose, load_bundled, split
+from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
@@ -137,7 +137,7 @@ class Pipeline:
     def prompts(self) -> dict[str, list[Prompt]]:
         """Prompts by split, chosen from the files or from the bundled ones."""
         settings = self.config.prompts
-        available = [prompt for file in settings.files or ("bundled:prompts",) for prompt in _prompts_in(file)]
+        available = gather((file, _prompts_in(file)) for file in settings.files or ("bundled:prompts",))
         if not any(prompt.split for prompt in available):
             available = [p.model_copy(update={"split": "heldout" if i % 3 == 2 else "train"}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}

@@ -151,6 +151,22 @@ def test_malformed_line_names_file_and_line(config: Path, whole: Path, tmp_path:
         pipeline(loaded, run).consensus()
 
 
+def test_overlapping_prompt_files_do_not_leak_into_the_held_out_prompts(tiny: Path, tmp_path: Path) -> None:
+    prompts = [Prompt(id=f"p{i}", messages=(Message(role="user", content=f"word {i}"),)) for i in range(40)]
+    write_jsonl(tmp_path / "one.jsonl", prompts[:30])
+    write_jsonl(tmp_path / "two.jsonl", prompts[10:])
+    files = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
+    config = parse({"model": {"source": str(tiny)}, "prompts": {"files": files}}, "test")
+    with Run(tmp_path / "run") as run:
+        found = pipeline(config, run).prompts
+        train, heldout = ([prompt.id for prompt in found[side]] for side in ("train", "heldout"))
+        assert not set(train) & set(heldout)
+        assert sorted(train + heldout) == sorted(prompt.id for prompt in prompts)
+        write_jsonl(tmp_path / "two.jsonl", [prompts[3].model_copy(update={"messages": prompts[4].messages})])
+        with pytest.raises(DataError, match=r"id 'p3' .* in .*one\.jsonl and for another in .*two\.jsonl"):
+            _ = pipeline(config, run).prompts
+
+
 def test_long_prompts_are_left_out_with_a_count(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = [
         Prompt(id=f"p{i}", messages=(Message(role="user", content="word " * (400 if i == 1 else i + 1)),), split=split)
