@@ -74,14 +74,22 @@ class Pipeline:
         # Pairs that people made elsewhere take the place of the first three stages.
         self.ready_made = bool(config.reward.preferences)
 
-    def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
-        """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
+    def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
+
+        Returns the summary, or nothing when the report was not reached.
+        """
         config = self.config
-        self.run.check(STAGES[STAGES.index("reward") :] if self.ready_made else STAGES, self.named)
+        stages = stages_of(config, from_stage, until)
+        self.run.check(stages, self.named)
         if from_stage is not None:
             self.run.forget_from(from_stage, STAGES, self.named)
         write_text(self.path / "heedful.toml", to_toml(config))
-        stage = self.stage
+
+        def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+            if name in stages:
+                self.stage(name, work, settings, *inputs)
+
         if not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
@@ -92,7 +100,7 @@ class Pipeline:
         stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
         stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
-        return dict(read_json(self.path / "summary.json"))
+        return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
     def align(self) -> dict[str, Any]:
         """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
@@ -322,3 +330,18 @@ class Pipeline:
 
 def _prompts_in(name: str) -> list[Prompt]:
     return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))
+
+
+def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
+    """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
+    names = STAGES[STAGES.index("reward") :] if config.reward.preferences else STAGES
+    for option, name in (("--from", from_stage), ("--until", until)):
+        if name is not None and name not in STAGES:
+            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(STAGES)}")
+    if until is None:
+        return names
+    if until not in names:
+        raise ConfigError(f"--until {until}: pairs from reward.preferences take its place; the stages are {', '.join(names)}")
+    if from_stage is not None and STAGES.index(from_stage) > STAGES.index(until):
+        raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
+    return names[: names.index(until) + 1]

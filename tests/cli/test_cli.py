@@ -189,6 +189,20 @@ def test_run_shows_a_table_of_80_columns(run: Path) -> None:
     assert "Toxicity" in shown.stdout, shown.stderr
 
 
+def test_run_stops_after_a_stage_and_says_how_to_go_on(run: Path, tmp_path: Path) -> None:
+    command = ("run", run.parent / "small.toml", "--dir", tmp_path / "run", "--until")
+    done = heedful(*command, "sample")
+    assert done.returncode == 0, done.stderr
+    assert f"stopped after sample: {tmp_path / 'run' / 'sample'}" in done.stdout
+    assert "go on with the same command without --until; judgements by people: add --set label.judgements=FILE" in done.stdout
+    assert json.loads(heedful(*command, "label", "--json").stdout)["stopped_after"] == "label"
+    assert not (tmp_path / "run" / "consensus").exists()
+    wrong = heedful("run", run.parent / "small.toml", "--dir", tmp_path / "other", "--until", "smaple")
+    assert wrong.returncode == 1
+    assert "--until smaple: no such stage; the stages are sample, label" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None:
     done = heedful("chat", run, "--compare", tiny, "--once", "Knock, knock.", "--max-new-tokens", "8", "--json")
     answers = json.loads(done.stdout)["answers"]
