@@ -17,7 +17,7 @@ from typing import Any
 
 from heedful import __version__
 from heedful.config import Config, to_toml
-from heedful.data.bundled import choose, load_bundled, split
+from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
@@ -36,9 +36,9 @@ from heedful.models.reward import (
     load_reward_model,
 )
 from heedful.models.sources import local_file
-from heedful.records import Completion, Judgement, Preference, Prompt, by_id, read_jsonl
+from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
 from heedful.report.build import build
-from heedful.reward_stage import new_reward_model, train_reward_model
+from heedful.reward_stage import new_reward_model, read_run_pairs, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo
 from heedful.training.reward import is_heldout
@@ -75,13 +75,22 @@ class Pipeline:
         # Pairs that people made elsewhere take the place of the first three stages.
         self.ready_made = bool(config.reward.preferences)
 
-    def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
-        """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
+    def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
+
+        Returns the summary, or nothing when the report was not reached.
+        """
         config = self.config
+        stages = stages_of(config, from_stage, until)
+        self.run.check(stages, self.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, STAGES)
+            self.run.forget_from(from_stage, STAGES, self.named)
         write_text(self.path / "heedful.toml", to_toml(config))
-        stage = self.stage
+
+        def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+            if name in stages:
+                self.stage(name, work, settings, *inputs)
+
         if not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
@@ -92,10 +101,11 @@ class Pipeline:
         stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
         stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
-        return dict(read_json(self.path / "summary.json"))
+        return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
     def align(self) -> dict[str, Any]:
         """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        self.run.check(["ppo"], self.named)
         self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
         return dict(read_json(self.path / "ppo" / "result.json"))
 
@@ -115,6 +125,13 @@ class Pipeline:
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
     policy_folder = property(lambda self: self.path / "ppo" / "policy")
 
+    @property
+    def named(self) -> list[Path]:
+        """Files and folders that the configuration names; no stage may clear them away."""
+        config = self.config
+        files = (*config.prompts.files, *config.reward.preferences, config.label.judgements)
+        return [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
+
     @cached_property
     def model(self) -> LanguageModel:
         model = load_language_model(self.config.model.source, dtype=self.dtype, device=self.device)
@@ -129,7 +146,7 @@ class Pipeline:
     def prompts(self) -> dict[str, list[Prompt]]:
         """Prompts by split, chosen from the files or from the bundled ones."""
         settings = self.config.prompts
-        available = [prompt for file in settings.files or ("bundled:prompts",) for prompt in _prompts_in(file)]
+        available = gather((file, _prompts_in(file)) for file in settings.files or ("bundled:prompts",))
         if not any(prompt.split for prompt in available):
             available = [p.model_copy(update={"split": self._side(i, p)}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
@@ -206,8 +223,9 @@ class Pipeline:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
             written: dict[tuple[str, str], list[int]] = {}
         else:
-            pairs = read_jsonl(self.preferences, Preference)
-            written = {(c.prompt_id, c.text): self.tokens(c) for c in read_jsonl(self.completions, Completion)}
+            completions = read_jsonl(self.completions, Completion)
+            pairs = read_run_pairs(self.preferences, completions)
+            written = {(c.prompt_id, c.text): self.tokens(c) for c in completions}
         fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
         result = train_reward_model(
             fresh,
@@ -326,3 +344,18 @@ class Pipeline:
 
 def _prompts_in(name: str) -> list[Prompt]:
     return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))
+
+
+def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
+    """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
+    names = STAGES[STAGES.index("reward") :] if config.reward.preferences else STAGES
+    for option, name in (("--from", from_stage), ("--until", until)):
+        if name is not None and name not in STAGES:
+            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(STAGES)}")
+    if until is None:
+        return names
+    if until not in names:
+        raise ConfigError(f"--until {until}: pairs from reward.preferences take its place; the stages are {', '.join(names)}")
+    if from_stage is not None and STAGES.index(from_stage) > STAGES.index(until):
+        raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
+    return names[: names.index(until) + 1]

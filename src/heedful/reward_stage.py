@@ -14,7 +14,7 @@ from heedful.config import Config, RewardSection
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
-from heedful.errors import DataError
+from heedful.errors import DataError, RecordError
 from heedful.evaluation.compare import accuracy
 from heedful.models.policy import REWARD, LanguageModel, load_language_model
 from heedful.models.reward import (
@@ -27,7 +27,7 @@ from heedful.models.reward import (
     load_reward_model,
 )
 from heedful.models.sources import is_encoder
-from heedful.records import Completion, Message, Preference, by_id, read_jsonl
+from heedful.records import Completion, Message, Preference, by_id, iter_lines, parse_line, read_jsonl
 from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import reward
 from heedful.training.reward_head import fit_head
@@ -42,6 +42,31 @@ def new_reward_model(model: LanguageModel, settings: RewardSection, seed: int, d
     lora = settings.lora
     model.add_adapter(REWARD, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
     return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling))
+
+
+def read_run_pairs(preferences: Path, completions: Sequence[Completion]) -> list[Preference]:
+    """Pairs of a run that has completions of its own; the ids in them must name completions of the pair's prompt.
+
+    Raises RecordError with the line, the field and the id.
+    """
+    prompt_of = {completion.id: completion.prompt_id for completion in completions}
+    pairs = []
+    for where, line in iter_lines(preferences):
+        pair = parse_line(line, Preference, where)
+        for field in ("chosen_id", "rejected_id"):
+            id_ = getattr(pair, field)
+            if id_ is None or prompt_of.get(id_) == pair.prompt_id:
+                continue
+            wrong = (
+                f"answers prompt {prompt_of[id_]!r}, not {pair.prompt_id!r}"
+                if id_ in prompt_of
+                else "is not in completions.jsonl"
+            )
+            raise RecordError(
+                where, f"{field} {id_!r} {wrong}; make the pairs again (heedful run --from consensus) or drop the line"
+            )
+        pairs.append(pair)
+    return pairs
 
 
 def train_reward_model(
@@ -105,6 +130,7 @@ def train_reward_model_alone(
         settings = settings.model_copy(update={"model": source})
     base = load_language_model(config.model.source if settings.model else source, dtype=dtype, device=device)
     with Run(output) as run:
+        run.check(["reward"], [*files, *(Path(name).expanduser() for name in (source, settings.model) if name)])
         result: dict[str, Any] = {}
 
         def work() -> None:

@@ -156,6 +156,13 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
     trained = json.loads(done.stdout)
     assert 0 <= trained["accuracy"]["low"] <= trained["accuracy"]["estimate"] <= trained["accuracy"]["high"] <= 1
     model = tmp_path / "rm" / "reward" / "model"
+    mine = tmp_path / "notes" / "reward" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused = heedful("reward", "train", "--model", tiny, "--preferences", pairs, "--output", tmp_path / "notes")
+    assert refused.returncode == 1
+    assert "reward: holds what heedful did not write (mine.txt)" in refused.stderr
+    assert mine.read_text() == "mine"
     done = heedful("reward", "evaluate", model, "--preferences", pairs, "--json")
     assert 0 <= json.loads(done.stdout)["longest_answer"] <= 1, done.stderr
     done = heedful("reward", "score", model, *files, "--json")
@@ -182,6 +189,20 @@ def test_run_shows_a_table_of_80_columns(run: Path) -> None:
     assert "Toxicity" in shown.stdout, shown.stderr
 
 
+def test_run_stops_after_a_stage_and_says_how_to_go_on(run: Path, tmp_path: Path) -> None:
+    command = ("run", run.parent / "small.toml", "--dir", tmp_path / "run", "--until")
+    done = heedful(*command, "sample")
+    assert done.returncode == 0, done.stderr
+    assert f"stopped after sample: {tmp_path / 'run' / 'sample'}" in done.stdout
+    assert "go on with the same command without --until; judgements by people: add --set label.judgements=FILE" in done.stdout
+    assert json.loads(heedful(*command, "label", "--json").stdout)["stopped_after"] == "label"
+    assert not (tmp_path / "run" / "consensus").exists()
+    wrong = heedful("run", run.parent / "small.toml", "--dir", tmp_path / "other", "--until", "smaple")
+    assert wrong.returncode == 1
+    assert "--until smaple: no such stage; the stages are sample, label" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None:
     done = heedful("chat", run, "--compare", tiny, "--once", "Knock, knock.", "--max-new-tokens", "8", "--json")
     answers = json.loads(done.stdout)["answers"]
@@ -195,6 +216,14 @@ def test_export_and_report(run: Path, tmp_path: Path) -> None:
     done = heedful("export", run, tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").exists()
+    assert heedful("export", run, tmp_path / "model").returncode == 0, "an export may replace an earlier one"
+    thesis = tmp_path / "precious" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    refused = heedful("export", run, thesis.parent)
+    assert refused.returncode == 1
+    assert "precious: holds what heedful did not write (thesis.txt), so it is left as it is; choose another" in refused.stderr
+    assert thesis.read_text() == "mine"
     assert heedful("report", run).stdout.strip() == str(run / "report.html")
     assert "no such run directory" in heedful("report", tmp_path / "absent").stderr
 

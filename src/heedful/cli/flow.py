@@ -95,38 +95,49 @@ def demo(
     import tomllib
 
     config = parse(tomllib.loads(text), "demo.toml", tuple(overrides or ()))
-    _run(config, folder, None, as_json, f"heedful demo --dir {folder}")
+    _run(config, folder, None, None, as_json, f"heedful demo --dir {folder}")
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="A heedful.toml.")],
     folder: Annotated[Path | None, typer.Option("--dir", help="Run directory; runs/NAME of the file by default.")] = None,
     from_stage: Annotated[str | None, typer.Option("--from", help="Run this stage and all after it anew.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after this stage; the same command without it goes on.")
+    ] = None,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
     """Run the whole flow; an interrupted run goes on where it stopped.
 
     Example: `heedful run heedful.toml --dir runs/first --set ppo.max_steps=10`
+
+    To have people rank the completions: `heedful run heedful.toml --dir runs/first --until sample`, then
+    `heedful run heedful.toml --dir runs/first --set label.judgements=judgements.jsonl`
     """
     from heedful.config import load
 
     loaded = load(config, tuple(overrides or ()))
     folder = folder or Path("runs") / (config.parent.name if config.name == "heedful.toml" else config.stem)
-    _run(loaded, folder, from_stage, as_json, f"heedful run {config} --dir {folder}")
+    _run(loaded, folder, from_stage, until, as_json, f"heedful run {config} --dir {folder}")
 
 
-def _run(config: Any, folder: Path, from_stage: str | None, as_json: bool, command: str) -> None:
+def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, percent, table
-    from heedful.errors import ConfigError
-    from heedful.pipeline import STAGES, Pipeline
+    from heedful.pipeline import Pipeline, stages_of
     from heedful.report.build import compare_table
     from heedful.store import Run
 
-    if from_stage is not None and from_stage not in STAGES:
-        raise ConfigError(f"--from {from_stage}: no such stage; the stages are {', '.join(STAGES)}")
+    stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind
     with Run(folder) as opened, Bars() as bars:
-        summary = Pipeline(config, opened, bars, command)(from_stage)
+        summary = Pipeline(config, opened, bars, command)(from_stage, until)
+    if not summary:
+        folder /= str(until)
+        by_people = until == "sample" and not config.label.judgements
+        more = "; judgements by people: add --set label.judgements=FILE" if by_people else ""
+        text = f"stopped after {until}: {folder}\ngo on with the same command without --until{more}"
+        emit({"stopped_after": until, "folder": str(folder)}, as_json, text)
+        return
     if as_json:
         emit(summary, True)
         return

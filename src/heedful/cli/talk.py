@@ -127,14 +127,14 @@ def export(
     run: Annotated[str, typer.Argument(help="A run directory or an adapter folder.", metavar="RUN")],
     output: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
 ) -> None:
-    """Merge the aligned policy into a plain Hugging Face folder.
+    """Merge the aligned policy into a plain Hugging Face folder. It replaces an earlier export, never other files.
 
     Example: `heedful export heedful-demo aligned-model`
     """
     from heedful.engine.device import choose_device
     from heedful.models.policy import export_merged
-    from heedful.store import new_folder
+    from heedful.store import named_folder
 
-    with new_folder(output) as folder:
+    with named_folder(output) as folder:
         export_merged(policy_of(run), folder, choose_device())
     print(f"wrote {output}; load it with transformers.AutoModelForCausalLM.from_pretrained({str(output)!r})")

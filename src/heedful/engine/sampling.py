@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -52,8 +53,9 @@ def sample_completions(
 ) -> list[Completion]:
     """`num_completions` answers to each prompt that fits, in the prompts' order, written to `target`.
 
-    Prompts of like length share a batch. Each batch has its own seed, made from its prompts, so the answers do not depend on
-    where an earlier run was interrupted. Raises DataError when no prompt fits into the context.
+    Prompts of like length share a batch. Each batch has its own seed, made from its prompts' ids, so the answers do not depend
+    on where an earlier run was interrupted; `batch_hash` says which texts were asked under these ids. Raises DataError when no
+    prompt fits into the context.
     """
     room = min(max_prompt_tokens, model.max_tokens - decoding.max_new_tokens)
     tokens, _ = tokenise(model, prompts, max_tokens=room)
@@ -71,11 +73,17 @@ def sample_completions(
         for batch in batches
         for id_ in batch
     }
+    texts = {prompt.id: [message.model_dump() for message in prompt.messages] for prompt in prompts}
+    hashes = {id_: digest for batch in batches for digest in [_hash(texts, batch)] for id_ in batch}
     journal = Journal(partial, Completion)
 
     def ours(record: Completion) -> bool:
-        """Made by this model with these settings; an earlier job's leftovers are not."""
+        """Made by this model with these settings from these texts; an earlier job's leftovers are not.
+
+        An answer also depends on the prompts beside it: they draw from the same random numbers.
+        """
         same = (record.model, record.policy_version) == (name, policy_version) and record.prompt_id in samplings
+        same = same and (record.model_extra or {}).get("batch_hash") == hashes[record.prompt_id]
         return same and record.sampling == samplings[record.prompt_id]
 
     # A full disk may have cut a batch in two: prompts count as finished with all their completions only.
@@ -108,6 +116,7 @@ def sample_completions(
                             sampling=samplings[id_],
                             num_tokens=len(response.ids),
                             token_ids=list(response.ids),
+                            batch_hash=hashes[id_],
                         )
                     )
             journal.append([r for r in records if r.prompt_id not in finished])
@@ -122,3 +131,8 @@ def sample_completions(
 def _seed(seed: int, batch: Sequence[str]) -> int:
     digest = hashlib.sha256(f"{seed}/{'/'.join(batch)}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def _hash(texts: dict[str, list[dict[str, str]]], batch: Sequence[str]) -> str:
+    asked = json.dumps([[id_, texts[id_]] for id_ in batch], ensure_ascii=False)
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from heedful.errors import ModelError, SourceError
 from heedful.models.policy import REWARD, LanguageModel, load_language_model
-from heedful.models.sources import resolve
+from heedful.models.sources import resolve, same_source
 from heedful.records import Message
 
 MEAN_TOKENS = 40  # the mean reads the last tokens of the response only: long answers would drown their end
@@ -215,7 +215,12 @@ def load_encoder_reward(source: str, pooling: str, device: torch.device) -> Enco
 
 
 def load_reward_model(folder: Path, base: LanguageModel | None, *, dtype: torch.dtype, device: torch.device) -> RewardModel:
-    """The reward model saved in a folder. base: put the adapter on this model if it is the right one, else load one."""
+    """The reward model saved in a folder.
+
+    base: the model whose tokens are to be scored, which gets the head and the adapter; None loads the one that was saved.
+    Raises ModelError when the base is another model than the saved one: its tokens would be read as other words. An encoder
+    reads text and goes with any base.
+    """
     try:
         about = json.loads((folder / "reward.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -225,7 +230,12 @@ def load_reward_model(folder: Path, base: LanguageModel | None, *, dtype: torch.
         encoder.source = about["base"]
         encoder.head.load_state_dict(load_file(folder / "head.safetensors"))
         return encoder
-    if base is None or base.source != about["base"]:
+    if base is not None and not same_source(base.source, about["base"]):
+        raise ModelError(
+            f"{folder}: this reward model was trained on {about['base']!r} and cannot read the tokens of {base.source!r}; set "
+            "model.source to the first, train a reward model on the second, or use an encoder (reward.model)"
+        )
+    if base is None:
         base = load_language_model(about["base"], dtype=dtype, device=device)
     if about["kind"] == "adapter":
         base.load_adapter(REWARD, folder)

@@ -82,6 +82,18 @@ def resolve(source: str) -> Path:
     return _from_hub(source)
 
 
+def same_source(one: str, other: str) -> bool:
+    """Whether two sources name one model: an alias and its folder in the cache, a folder written two ways. Fetches nothing."""
+
+    def place(source: str) -> Path | None:
+        if source in ALIASES:
+            return (cache_folder() / "models" / source).resolve()
+        folder = Path(source).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+
+    return one == other or (place(one) is not None and place(one) == place(other))
+
+
 def _from_hub(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
