@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
 from heedful.errors import ConfigError
+
+# Keys that name files, and keys that name a model: a folder, or else an alias or a hub id.
+LISTS = ("prompts.files", "reward.preferences")
+FILES = (*LISTS, "label.judgements")
+MODELS = ("model.source", "reward.model")
+ALIASES = ("smollm2-135m", "minilm-22m")  # as in models/sources.py, which lies above this file
 
 Names = Annotated[tuple[str, ...], Strict(False)]  # TOML's arrays arrive as lists
 
@@ -165,6 +172,7 @@ class Config(Section):
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """The configuration in a file. overrides: "section.key=value" with the value in TOML's notation.
 
+    Relative paths in the file are seen from its folder, those in overrides from the working directory; both become absolute.
     Raises ConfigError naming the file and the key; an unknown key comes with the nearest known one.
     """
     try:
@@ -173,11 +181,12 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); 'heedful init DIR' writes one to start from") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return parse(fields, str(path), overrides)
+    return parse(_from_folder("", fields, path.parent), str(path), overrides)
 
 
 def parse(fields: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Config:
-    """The configuration in nested dictionaries; `where` begins the error messages."""
+    """The configuration in nested dictionaries; `where` begins the error messages. Relative paths: as overrides in `load`."""
+    fields = _from_folder("", fields, Path())
     for override in overrides:
         _apply(fields, override)
     try:
@@ -199,6 +208,7 @@ def _apply(fields: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string: --set model.source=smollm2-135m
+    value = _from_folder(key.strip(), value, Path())
     *sections, last = key.strip().split(".")
     here = fields
     for section in sections:
@@ -206,6 +216,26 @@ def _apply(fields: dict[str, Any], override: str) -> None:
         if not isinstance(here, dict):
             raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
     here[last] = value
+
+
+def _from_folder(key: str, value: Any, folder: Path) -> Any:
+    """The value of a key, sections included, with the relative paths in it joined to the folder. Wrong types stay."""
+    if isinstance(value, dict):
+        return {name: _from_folder(f"{key}.{name}" if key else name, inner, folder) for name, inner in value.items()}
+    if key in LISTS and isinstance(value, (list, tuple)):
+        return [_path(item, folder) if isinstance(item, str) else item for item in value]
+    if key in FILES and key not in LISTS and isinstance(value, str):
+        return _path(value, folder)
+    if key in MODELS and isinstance(value, str) and value not in ALIASES:
+        path = _path(value, folder)
+        return path if value.startswith(("./", "../", "~/")) or os.path.isdir(path) else value  # else it may be a hub id
+    return value
+
+
+def _path(name: str, folder: Path) -> str:
+    if not name or name.startswith(("hf://", "bundled:")):
+        return name
+    return str(folder.resolve() / (os.path.expanduser(name) if name.startswith("~/") else name))
 
 
 def _unknown_key(location: tuple[str, ...]) -> str:

@@ -22,7 +22,7 @@ from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
-from heedful.engine.sampling import sample_completions, tokenise
+from heedful.engine.sampling import prompt_room, sample_completions, tokenise
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.compare import compare, measure
 from heedful.evaluation.statistics import mean_interval
@@ -166,7 +166,8 @@ class Pipeline:
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        room = min(self.config.prompts.max_prompt_tokens, self.model.max_tokens - self.config.ppo.max_new_tokens)
+        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.config.ppo.max_new_tokens}
+        room = prompt_room(self.model, **limits)
         tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from heedful.config import Config, RewardSection
-from heedful.data.formats import read_preferences, read_prompts
+from heedful.data.formats import read_completions, read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import DataError, RecordError
@@ -27,7 +27,7 @@ from heedful.models.reward import (
     load_reward_model,
 )
 from heedful.models.sources import is_encoder
-from heedful.records import Completion, Message, Preference, by_id, iter_lines, parse_line, read_jsonl
+from heedful.records import Completion, Message, Preference, by_id, iter_lines, parse_line
 from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import reward
 from heedful.training.reward_head import fit_head
@@ -155,8 +155,10 @@ def train_reward_model_alone(
 
 def evaluate_reward_model(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
     """`heedful reward evaluate`: accuracy of a saved reward model on pairs."""
-    model, base = _saved_reward_model(folder)
     pairs = [pair for file in files for pair in read_preferences(file)]
+    if all(pair.probability <= 0.5 for pair in pairs):  # a tie has no right answer
+        raise DataError(f"{', '.join(map(str, files))}: all pairs are ties, which say nothing about a model's accuracy")
+    model, base = _saved_reward_model(folder)
     groups = reward.group_pairs(pairs, lambda _, messages, text: answer_of(base, messages, text, finished=True))
     return measure_reward_model(model, groups, Config().evaluate.num_resamples, 0)
 
@@ -165,7 +167,7 @@ def score_completions(folder: Path, prompts: Path, completions: Path) -> dict[st
     """`heedful reward score`: the reward of each completion by id."""
     model, base = _saved_reward_model(folder)
     known = by_id(read_prompts(prompts))
-    records = read_jsonl(completions, Completion, unique="id")
+    records = read_completions(completions)
     for record in records:
         if record.prompt_id not in known:
             raise DataError(f"completion {record.id!r} answers prompt {record.prompt_id!r}, which is not in {prompts}")

@@ -183,19 +183,16 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and hashes of a folder's files."""
+def file_hash(path: Path, advice: str = "check the path") -> str:
+    """SHA-256 of a file, or of the names and hashes of a folder's files. advice: what to do when it cannot be read."""
     try:
         if not path.is_dir():
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         files = sorted(p for p in path.rglob("*") if p.is_file())
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error.strerror}). Put it back, or begin again from the stage that writes it "
-            "(heedful run --from STAGE)."
-        ) from None
-    lines = [f"{file_hash(file)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    lines = [f"{file_hash(file, advice)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -241,7 +238,11 @@ class Run:
         or inputs have changed starts anew. Raises StoreError as `check` does.
         """
         inputs = list(inputs)
-        hashes = {f"{i} {path.name}": file_hash(path) for i, path in enumerate(inputs)}
+        again = "put it back, or begin again from the stage that writes it (heedful run --from STAGE)"
+        hashes = {
+            f"{i} {path.name}": file_hash(path, again) if path.is_relative_to(self.path) else file_hash(path)
+            for i, path in enumerate(inputs)
+        }
         key = json.loads(json.dumps({"settings": settings, "inputs": hashes}))  # tuples become lists, as when read back
         entry = self.manifest["stages"].get(name, {})
         same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key

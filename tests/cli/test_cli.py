@@ -14,19 +14,12 @@ from typing import Any
 
 import pytest
 import small_run
-import tiny_model
 import typer
+from command import HEEDFUL, assert_one_paragraph, heedful
 
 from heedful.cli.app import app
 from heedful.data.bundled import load_bundled
 from heedful.store import write_jsonl
-
-HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
-
-
-def heedful(*arguments: str | Path, stdin: str = "", timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    command = [*HEEDFUL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=timeout, check=False)
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -40,21 +33,6 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ..
 
 
 COMMANDS = commands(typer.main.get_command(app))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.make(tmp_path_factory.mktemp("cli") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli-run")
-    config = small_run.write_config(folder / "small.toml", tiny)
-    done = heedful("run", config, "--dir", folder / "run", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ppo"]["steps"] == 6
-    return folder / "run"
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
@@ -119,16 +97,43 @@ def test_model_that_cannot_be_had_is_one_paragraph(tmp_path: Path) -> None:
     assert len(failed.stderr.strip().splitlines()) == 1
 
 
-def test_init_writes_a_config_that_runs_as_it_is(tmp_path: Path) -> None:
+def test_init_writes_a_config_of_defaults(tmp_path: Path) -> None:
     assert heedful("init", tmp_path / "project").returncode == 0
     text = (tmp_path / "project/heedful.toml").read_text()
     assert "# Peak rate of the adapter." in text
     again = heedful("init", tmp_path / "project")
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    from heedful.config import Config, load
+    from heedful.config import Config, PromptsSection, load
 
-    assert load(tmp_path / "project/heedful.toml") == Config()
+    own = PromptsSection(files=(str(tmp_path / "project/prompts.jsonl"),))
+    assert load(tmp_path / "project/heedful.toml") == Config(prompts=own)
+
+
+SHORT = (
+    *("--set", "sample.max_new_tokens=8", "--set", "sample.num_completions=3", "--set", "ppo.max_steps=1"),
+    *("--set", "ppo.episodes=4", "--set", "ppo.max_new_tokens=8", "--set", "evaluate.max_new_tokens=8"),
+    *("--set", "evaluate.num_resamples=100", "--set", "reward.heldout_share=0.4"),
+)
+
+
+def test_what_init_writes_runs_as_its_message_says_and_resumes_from_elsewhere(tiny: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    said = heedful("init", "project", cwd=tmp_path).stdout.strip()
+    command = said.rpartition("then: heedful ")[2].split()
+    assert command == ["run", "project/heedful.toml"]
+    done = heedful(*command, "--set", f"model.source={os.path.relpath(tiny, tmp_path)}", *SHORT, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"train": 24, "heldout": 12}, "the prompts of the file, not the bundled ones"
+    run = tmp_path / "runs/project"
+    again = heedful("run", "../runs/project/heedful.toml", "--dir", "../runs/project", cwd=elsewhere)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("already done") == 7, again.stderr
+    (tmp_path / "project/prompts.jsonl").unlink()
+    failed = heedful("run", run / "heedful.toml", "--dir", run, cwd=elsewhere)
+    assert_one_paragraph(failed, f"{tmp_path / 'project/prompts.jsonl'}: cannot be read", "check the path")
+    assert "--from" not in failed.stderr, "no stage writes the user's own file"
 
 
 def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
@@ -212,6 +217,23 @@ def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None
     assert talked.stdout.count("aligned") == 2
 
 
+@pytest.mark.parametrize("end", ["\n", ""], ids=["empty line", "end of input"])
+def test_chat_as_json_is_one_object_for_all_turns(run: Path, end: str) -> None:
+    said = "Hello.\nHow are you?\n/new\nHello.\n"
+    done = heedful("chat", run, "--max-new-tokens", "5", "--json", stdin=said + end)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith("{")
+    turns = json.loads(done.stdout)["turns"]
+    assert [(turn["conversation"], turn["message"]) for turn in turns] == [(1, "Hello."), (1, "How are you?"), (2, "Hello.")]
+    assert turns[0]["answers"] == turns[2]["answers"], "a new conversation remembers nothing"
+    assert done.stderr.count("you: ") == 5
+
+
+def test_chat_as_json_without_a_word_is_an_object(run: Path) -> None:
+    assert json.loads(heedful("chat", run, "--json").stdout) == {"turns": []}
+
+
 def test_export_and_report(run: Path, tmp_path: Path) -> None:
     done = heedful("export", run, tmp_path / "model")
     assert done.returncode == 0, done.stderr
@@ -225,7 +247,7 @@ def test_export_and_report(run: Path, tmp_path: Path) -> None:
     assert "precious: holds what heedful did not write (thesis.txt), so it is left as it is; choose another" in refused.stderr
     assert thesis.read_text() == "mine"
     assert heedful("report", run).stdout.strip() == str(run / "report.html")
-    assert "no such run directory" in heedful("report", tmp_path / "absent").stderr
+    assert "no run directory" in heedful("report", tmp_path / "absent").stderr
 
 
 def test_ctrl_c_ends_a_command_within_seconds_and_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_every_arrow_is_a_file(whole: Path) -> None:
     assert summary["simulated_labelers"] is True
     assert (whole / "report.html").stat().st_size > 10_000
     assert list((whole / "tensorboard" / "ppo").iterdir())
+
+
+def test_a_reward_model_starts_undecided(whole: Path) -> None:
+    """The head is zero: every pair is level, and a level pair counts a half."""
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if row["stage"] == "reward")
+    assert first["accuracy"] == 0.5
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_bundled_dialogues_are_named_like_a_file(tmp_path: Path) -> None:

@@ -65,19 +65,25 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to put heedful.toml 
 
     Example: `heedful init my-project && heedful run my-project/heedful.toml`
     """
-    from heedful.config import Config, to_toml
-    from heedful.data.bundled import load_bundled
+    from heedful.config import Config, PromptsSection, to_toml
+    from heedful.data.bundled import choose, load_bundled, split
     from heedful.errors import StoreError
     from heedful.store import write_jsonl, write_text
 
     for name in ("heedful.toml", "prompts.jsonl"):
         if (folder / name).exists():
             raise StoreError(f"{folder / name}: exists already; choose another folder or move the file away")
-    head = "# heedful run heedful.toml --dir runs/first\n# Each key shows its default; what you do not need may be deleted.\n\n"
-    write_text(folder / "heedful.toml", head + to_toml(Config(), explain=True))
-    write_jsonl(folder / "prompts.jsonl", load_bundled()[:12])
+    head = (
+        "# heedful run heedful.toml --dir runs/first\n"
+        "# Each key but prompts.files shows its default; what you do not need may be deleted.\n"
+        "# Relative paths are seen from the folder of this file.\n\n"
+    )
+    config = Config(prompts=PromptsSection(files=("prompts.jsonl",)))
+    write_text(folder / "heedful.toml", head + to_toml(config, explain=True))
+    examples = [p for name, number in (("train", 24), ("heldout", 12)) for p in choose(split(load_bundled(), name), number, 0)]
+    write_jsonl(folder / "prompts.jsonl", examples)
     print(f"wrote {folder / 'heedful.toml'} and {folder / 'prompts.jsonl'}")
-    print("put your prompts into prompts.jsonl, name it in prompts.files, then: heedful run " + str(folder / "heedful.toml"))
+    print(f"put your prompts in the place of the {len(examples)} in prompts.jsonl, then: heedful run {folder / 'heedful.toml'}")
 
 
 def demo(
@@ -123,9 +129,10 @@ def run(
 
 
 def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
-    from heedful.cli.terminal import Bars, emit, percent, table
+    from heedful.cli.terminal import Bars, emit, table
     from heedful.pipeline import Pipeline, stages_of
     from heedful.report.build import compare_table
+    from heedful.report.numbers import percent
     from heedful.store import Run
 
     stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind
@@ -165,9 +172,15 @@ def report(folder: Annotated[Path, typer.Argument(help="A run directory.", metav
 
     Example: `heedful report runs/demo`
     """
-    from heedful.errors import StoreError
     from heedful.report.build import build
 
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: no such run directory")
-    print(build(folder))
+    print(build(run_directory(folder)))
+
+
+def run_directory(folder: Path) -> Path:
+    """The folder, once it is known to be a run directory."""
+    from heedful.errors import StoreError
+
+    if not (folder / "manifest.json").is_file():
+        raise StoreError(f"{folder}: no run directory; name one that 'heedful run' wrote")
+    return folder

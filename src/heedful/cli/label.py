@@ -37,14 +37,13 @@ def simulate(
     from datetime import UTC, datetime
 
     from heedful.cli.terminal import emit
-    from heedful.data.formats import read_prompts
+    from heedful.data.formats import read_completions, read_prompts
     from heedful.feedback import simulated
-    from heedful.records import Completion, read_jsonl
     from heedful.store import write_jsonl
 
     judgements = simulated.simulate(
         read_prompts(prompts),
-        read_jsonl(completions, Completion, unique="id"),
+        read_completions(completions),
         num_labelers=num_labelers,
         num_careless=num_careless,
         noise=noise,
@@ -69,15 +68,15 @@ def consensus(
     --output consensus`
     """
     from heedful.cli.terminal import emit, table
-    from heedful.data.formats import read_prompts
+    from heedful.data.formats import read_completions, read_prompts
     from heedful.feedback.settlement import settle_into
-    from heedful.records import Completion, Judgement, read_jsonl
+    from heedful.records import Judgement, read_jsonl
     from heedful.store import read_json
 
     numbers = settle_into(
         output,
         read_prompts(prompts),
-        read_jsonl(completions, Completion, unique="id"),
+        read_completions(completions),
         [
             judgement
             for judgement in read_jsonl(judgements, Judgement, unique="id")

@@ -76,7 +76,7 @@ def evaluate(folder: FOLDER, preferences: PAIRS, as_json: JSON = False) -> None:
 def _sentence(result: dict[str, object]) -> str:
     from typing import Any, cast
 
-    from heedful.cli.terminal import percent
+    from heedful.report.numbers import percent
 
     found = cast(dict[str, Any], result)
     return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +41,6 @@ def sample(
 
     Example: `heedful sample --model smollm2-135m --prompts prompts.jsonl --num-completions 4 --output completions.jsonl`
     """
-    import sys
-
     from heedful.cli.terminal import Bars, emit
     from heedful.data.formats import read_prompts
     from heedful.engine.device import choose_device, choose_dtype
@@ -94,33 +94,51 @@ def chat(
     from heedful.cli.terminal import emit
     from heedful.engine.conversation import Conversation
 
-    aligned = policy_of(model)
-    talk = Conversation(aligned, compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    console = Console()
-    while True:
+    talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if as_json:
         if once is not None:
-            said: str = once
-        else:
-            try:
-                said = typer.prompt("you", default="", show_default=False)
-            except typer.Abort:
-                return
-        if said.strip() == "/new":
+            emit({"message": once, "answers": talk.answer(once)}, True)
+            return
+        turns, conversation = [], 1
+        for said in _said(as_json):
+            if said == NEW:
+                talk.reset()
+                conversation += 1
+            else:
+                turns.append({"conversation": conversation, "message": said, "answers": talk.answer(said)})
+        emit({"turns": turns}, True)
+        return
+    console = Console()
+    for said in _said(as_json) if once is None else [once]:
+        if said == NEW:
             talk.reset()
             continue
+        answers = talk.answer(said)
+        panels = [
+            Panel(Text(text or "(nothing)"), title=Text(name), width=(console.width - 1) // len(answers))
+            for name, text in answers.items()
+        ]
+        console.print(Columns(panels, padding=(0, 0), expand=False))
+
+
+NEW = "/new"
+
+
+def _said(as_json: bool) -> Iterator[str]:
+    """What the user says, line by line, up to an empty line, the end of input or Ctrl-C."""
+    while True:
+        try:
+            if as_json:
+                # typer's own prompt writes its last character to stdout, which belongs to the JSON.
+                print("you: ", end="", file=sys.stderr, flush=True)
+                said = input()
+            else:
+                said = typer.prompt("you", default="", show_default=False)
+        except (typer.Abort, EOFError, KeyboardInterrupt):
+            return
         if not said.strip():
             return
-        answers = talk.answer(said)
-        if as_json:
-            emit({"message": said, "answers": answers}, True)
-        else:
-            panels = [
-                Panel(Text(text or "(nothing)"), title=Text(name), width=(console.width - 1) // len(answers))
-                for name, text in answers.items()
-            ]
-            console.print(Columns(panels, padding=(0, 0), expand=False))
-        if once is not None:
-            return
+        yield NEW if said.strip() == NEW else said
 
 
 def export(

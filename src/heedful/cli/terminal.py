@@ -81,9 +81,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
         shown.add_row(*(Text(cell) for cell in row))
     console = Console()
     Console(width=min(80, console.width) if console.is_terminal else 80).print(shown)
-
-
-def percent(interval: dict[str, Any]) -> str:
-    """ "61.2% [55.0, 67.1]"."""
-    bounds = "" if interval["low"] is None else f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
-    return f"{100 * interval['estimate']:.1f}%{bounds}"

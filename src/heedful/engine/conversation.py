@@ -6,6 +6,7 @@ import torch
 
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding, sample
+from heedful.errors import ConfigError
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
 from heedful.records import Message
 
@@ -28,6 +29,14 @@ class Conversation:
             else:
                 other = load_language_model(compare, dtype=dtype, device=device)
                 self.speakers = {compare: (other, POLICY if POLICY in other.adapters else None)} | self.speakers
+        for loaded, _ in self.speakers.values():
+            least = len(loaded.chat.prompt_ids([Message(role="user", content="")]))
+            if loaded.max_tokens - max_new_tokens <= least:
+                raise ConfigError(
+                    f"max_new_tokens = {max_new_tokens} leaves no room for a message: the context of {loaded.source} holds "
+                    f"{loaded.max_tokens} tokens, what is said and the answer together; ask for at most "
+                    f"{max(1, loaded.max_tokens - least - 1)}"
+                )
         self.decoding = Decoding(temperature, 1.0, max_new_tokens)
         self.generator = torch.Generator().manual_seed(seed)
         self.histories: dict[str, list[Message]] = {}
@@ -43,10 +52,11 @@ class Conversation:
         for name, (model, adapter) in self.speakers.items():
             history = [*self.histories[name], Message(role="user", content=said)]
             ids = model.chat.prompt_ids(history)
-            while len(ids) > model.max_tokens - self.decoding.max_new_tokens and len(history) > 1:
+            room = model.max_tokens - self.decoding.max_new_tokens
+            while len(ids) > room and len(history) > 1:
                 history = history[2:]
                 ids = model.chat.prompt_ids(history)
-            ids = ids[-(model.max_tokens - self.decoding.max_new_tokens) :]
+            ids = ids[-room:]
             drawn = sample(model, [ids], self.decoding, adapter=adapter, samples_per_prompt=1, generator=self.generator)
             answers[name] = model.chat.text(drawn[0][0].ids)
             self.histories[name] = [*history, Message(role="assistant", content=answers[name])]

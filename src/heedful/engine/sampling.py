@@ -18,6 +18,17 @@ from heedful.records import Completion, Prompt, Sampling
 from heedful.store import Journal, write_jsonl
 
 
+def prompt_room(model: LanguageModel, *, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The tokens that a prompt may have. Raises DataError when an answer of max_new_tokens would fill the whole context."""
+    if max_new_tokens >= model.max_tokens:
+        raise DataError(
+            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: the context of {model.source} holds "
+            f"{model.max_tokens} tokens, prompt and answer together; lower max_new_tokens, or choose a model with a longer "
+            "context (model.source)"
+        )
+    return min(max_prompt_tokens, model.max_tokens - max_new_tokens)
+
+
 def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int) -> tuple[dict[str, list[int]], list[str]]:
     """Tokens of each prompt that fits into max_tokens, by id, and the ids of those that do not."""
     fitting: dict[str, list[int]] = {}
@@ -31,7 +42,7 @@ def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int
     if not fitting:
         raise DataError(
             f"all {len(prompts)} prompts are longer than {max_tokens} tokens; shorten them, raise prompts.max_prompt_tokens, "
-            f"or choose a model with a longer context (this one holds {model.max_tokens})"
+            f"lower max_new_tokens, or choose a model with a longer context (this one holds {model.max_tokens})"
         )
     return fitting, too_long
 
@@ -57,7 +68,7 @@ def sample_completions(
     on where an earlier run was interrupted; `batch_hash` says which texts were asked under these ids. Raises DataError when no
     prompt fits into the context.
     """
-    room = min(max_prompt_tokens, model.max_tokens - decoding.max_new_tokens)
+    room = prompt_room(model, max_prompt_tokens=max_prompt_tokens, max_new_tokens=decoding.max_new_tokens)
     tokens, _ = tokenise(model, prompts, max_tokens=room)
     order = sorted(tokens, key=lambda id_: (-len(tokens[id_]), id_))
     size = max(1, batch_rows // num_completions)

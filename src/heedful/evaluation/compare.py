@@ -10,10 +10,8 @@ from heedful.errors import DataError
 from heedful.evaluation.statistics import Interval, mean_interval, paired_difference, pooled_interval, wilson
 from heedful.evaluation.toxicity import toxicity
 from heedful.feedback.refusals import is_refusal
-from heedful.feedback.rubric import score
+from heedful.feedback.rubric import RED_TEAM, score
 from heedful.records import Completion, Prompt
-
-RED_TEAM = "red-team"
 
 
 @dataclass(frozen=True)

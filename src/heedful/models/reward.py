@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from heedful.errors import ModelError, SourceError
 from heedful.models.policy import REWARD, LanguageModel, load_language_model
-from heedful.models.sources import resolve, same_source
+from heedful.models.sources import loading, read_object, resolve, same_source
 from heedful.records import Message
 
 MEAN_TOKENS = 40  # the mean reads the last tokens of the response only: long answers would drown their end
@@ -203,11 +203,9 @@ def load_encoder_reward(source: str, pooling: str, device: torch.device) -> Enco
     from transformers import AutoModel, AutoTokenizer
 
     folder = resolve(source)
-    try:
+    with loading(source, "an encoder"):
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{source}: not an encoder that transformers can load ({error})") from None
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise ModelError(f"{source}: a reward encoder's tokenizer needs CLS and SEP tokens, as BERT's has")
     encoder.to(device)
@@ -221,25 +219,28 @@ def load_reward_model(folder: Path, base: LanguageModel | None, *, dtype: torch.
     Raises ModelError when the base is another model than the saved one: its tokens would be read as other words. An encoder
     reads text and goes with any base.
     """
-    try:
-        about = json.loads((folder / "reward.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise SourceError(f"{folder}: holds no reward.json; name a folder that 'heedful reward train' wrote") from None
-    if about["kind"] == "encoder":
-        encoder = load_encoder_reward(str(folder), about["pooling"], device)
-        encoder.source = about["base"]
-        encoder.head.load_state_dict(load_file(folder / "head.safetensors"))
+    if not (folder / "reward.json").is_file():
+        raise SourceError(f"{folder}: holds no reward.json; name a folder that 'heedful reward train' wrote")
+    with loading(folder, "a reward model"):
+        about = read_object(folder / "reward.json")
+        kind, source, pooling = (str(about[name]) for name in ("kind", "base", "pooling"))
+        head = load_file(folder / "head.safetensors")
+    if kind == "encoder":
+        encoder = load_encoder_reward(str(folder), pooling, device)
+        encoder.source = source
+        encoder.head.load_state_dict(head)
         return encoder
-    if base is not None and not same_source(base.source, about["base"]):
+    if base is not None and not same_source(base.source, source):
         raise ModelError(
-            f"{folder}: this reward model was trained on {about['base']!r} and cannot read the tokens of {base.source!r}; set "
+            f"{folder}: this reward model was trained on {source!r} and cannot read the tokens of {base.source!r}; set "
             "model.source to the first, train a reward model on the second, or use an encoder (reward.model)"
         )
     if base is None:
-        base = load_language_model(about["base"], dtype=dtype, device=device)
-    if about["kind"] == "adapter":
-        base.load_adapter(REWARD, folder)
-    adapter = REWARD if about["kind"] == "adapter" else None
-    reward = AdapterReward(base, RewardHead(base.hidden_size, about["pooling"]), adapter)
-    reward.head.load_state_dict(load_file(folder / "head.safetensors"))
+        base = load_language_model(source, dtype=dtype, device=device)
+    if kind == "adapter":
+        with loading(folder, "a reward model"):
+            base.load_adapter(REWARD, folder)
+    reward = AdapterReward(base, RewardHead(base.hidden_size, pooling), REWARD if kind == "adapter" else None)
+    with loading(folder, f"a reward model on {source}"):
+        reward.head.load_state_dict(head)
     return reward
