@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.config import Config, to_toml
+from heedful.config import Config, PolicySection, to_toml
 from heedful.data.bundled import choose, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
@@ -40,17 +40,24 @@ from heedful.records import Completion, Judgement, Preference, Prompt, by_id, re
 from heedful.report.build import build
 from heedful.reward_stage import new_reward_model, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
-from heedful.training import ppo
+from heedful.training import policy_gradient
+from heedful.training.grpo import grpo
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.ppo import ppo
+from heedful.training.rloo import rloo
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
-
-STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
 
 # stage, done, total, note
 Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 _MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
+
+
+def stages(config: Config) -> list[str]:
+    """The stages of a run, in order."""
+    return ["sample", "label", "consensus", "reward", config.method, "evaluate", "report"]
 
 
 class Pipeline:
@@ -79,7 +86,7 @@ class Pipeline:
         """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
         config = self.config
         if from_stage is not None:
-            self.run.forget_from(from_stage, STAGES)
+            self.run.forget_from(from_stage, stages(config))
         write_text(self.path / "heedful.toml", to_toml(config))
         stage = self.stage
         if not self.ready_made:
@@ -89,15 +96,15 @@ class Pipeline:
             stage("consensus", self.consensus, {}, self.completions, self.judgements)
         pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
         stage("reward", self.reward, config.reward.model_dump(), *pairs)
-        stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
+        stage(config.method, self.align, self.settings.model_dump(), self.reward_folder)
         stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json"))
 
-    def align(self) -> dict[str, Any]:
-        """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
-        self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
-        return dict(read_json(self.path / "ppo" / "result.json"))
+    def align_alone(self) -> dict[str, Any]:
+        """The method alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        self.stage(self.config.method, self.align, self.settings.model_dump(), self.reward_folder)
+        return dict(read_json(self.path / self.config.method / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
         """One stage, unless it is done already with these settings and inputs."""
@@ -113,7 +120,7 @@ class Pipeline:
     completions = property(lambda self: self.path / "sample" / "completions.jsonl")
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    policy_folder = property(lambda self: self.path / "ppo" / "policy")
+    policy_folder = property(lambda self: self.path / self.config.method / "policy")
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -149,7 +156,7 @@ class Pipeline:
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        room = min(self.config.prompts.max_prompt_tokens, self.model.max_tokens - self.config.ppo.max_new_tokens)
+        room = min(self.config.prompts.max_prompt_tokens, self.model.max_tokens - self.settings.max_new_tokens)
         tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
@@ -230,21 +237,27 @@ class Pipeline:
     def score(self, answers: Any) -> list[float]:
         return scoring.rewards(self.reward_model, answers)
 
-    def ppo(self) -> None:
+    @property
+    def settings(self) -> PolicySection:
+        """The section of the method."""
+        return {"ppo": self.config.ppo, "rloo": self.config.rloo, "grpo": self.config.grpo}[self.config.method]
+
+    def method(self) -> PolicyGradient:
+        config = self.config
+        given = (self.model, self.score, self.questions("train"), self.questions("heldout"))
+        if config.method == "rloo":
+            return rloo(*given, settings=config.rloo, seed=config.seed)
+        if config.method == "grpo":
+            return grpo(*given, settings=config.grpo, seed=config.seed)
+        return ppo(*given, settings=config.ppo, seed=config.seed)
+
+    def align(self) -> None:
         _ = self.reward_model
-        method, steps = ppo.train(
-            self.model,
-            self.score,
-            self.questions("train"),
-            self.questions("heldout"),
-            self.path / "ppo",
-            settings=self.config.ppo,
-            seed=self.config.seed,
-            progress=self.bar("ppo"),
-        )
-        ppo.save(method, self.policy_folder, policy_version=f"ppo-{self.config.seed}-{steps}")
-        stopped = "step limit" if steps >= self.config.ppo.max_steps else "reward threshold"
-        write_json(self.path / "ppo" / "result.json", {"steps": steps, "stopped": stopped})
+        name, method = self.config.method, self.method()
+        steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
+        policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
+        stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"
+        write_json(self.path / name / "result.json", {"method": name, "steps": steps, "stopped": stopped})
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
@@ -303,7 +316,7 @@ class Pipeline:
         path = self.path
         labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
         labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
-        stages = self.run.manifest["stages"]
+        done = self.run.manifest["stages"]
         return {
             "model": self.config.model.source,
             "seed": self.config.seed,
@@ -311,14 +324,14 @@ class Pipeline:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
-            "kl_target": self.config.ppo.kl_target,
+            "kl_target": self.settings.kl_target,
             "reward_model": read_json(path / "reward" / "result.json"),
-            "ppo": read_json(path / "ppo" / "result.json"),
+            "align": read_json(path / self.config.method / "result.json"),
             "labelers": labelers,
             "agreement": labelled,
             "simulated_labelers": not self.ready_made and not self.config.label.judgements,
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
-            "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
+            "seconds": {name: done[name]["seconds"] for name in stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }

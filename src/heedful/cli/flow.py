@@ -119,12 +119,12 @@ def run(
 def _run(config: Any, folder: Path, from_stage: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, percent, table
     from heedful.errors import ConfigError
-    from heedful.pipeline import STAGES, Pipeline
+    from heedful.pipeline import Pipeline, stages
     from heedful.report.build import compare_table
     from heedful.store import Run
 
-    if from_stage is not None and from_stage not in STAGES:
-        raise ConfigError(f"--from {from_stage}: no such stage; the stages are {', '.join(STAGES)}")
+    if from_stage is not None and from_stage not in stages(config):
+        raise ConfigError(f"--from {from_stage}: no such stage; the stages are {', '.join(stages(config))}")
     with Run(folder) as opened, Bars() as bars:
         summary = Pipeline(config, opened, bars, command)(from_stage)
     if as_json:

@@ -104,7 +104,7 @@ def kl_loss(
 ) -> Tensor:
     """sum of w (log p - log p_ref)^2 / 2 over response tokens, over num_tokens: the estimate k2 (Schulman 2020).
 
-    Its gradient is the mean of (log p - log p_ref) grad log p, that of KL(policy || reference) for tokens which the policy drew;
+    Its gradient is the mean of (log p - log p_ref) grad log p, that of KL(policy || reference) for tokens that the policy drew;
     the gradient of k1 has mean 0, and that of k3 is another divergence's. Gradients reach logprobs only.
     """
     require_same_shape(
@@ -114,4 +114,6 @@ def kl_loss(
         weights_BT=weights_BT,
     )
     ratio_BT = torch.where(response_mask_BT, logprobs_BT - ref_logprobs_BT.detach(), torch.zeros_like(logprobs_BT))
-    return 0.5 * (torch.where(response_mask_BT, weights_BT, torch.zeros_like(weights_BT)) * ratio_BT.square()).sum() / num_tokens
+    return (
+        0.5 * (torch.where(response_mask_BT, weights_BT, torch.zeros_like(weights_BT)) * ratio_BT.square()).sum() / num_tokens
+    )
