@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.config import Config, PolicySection, to_toml
+from heedful.align_stage import new_method, settings_of
+from heedful.config import Config, to_toml
 from heedful.data.bundled import choose, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
@@ -41,10 +42,6 @@ from heedful.report.build import build
 from heedful.reward_stage import new_reward_model, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import policy_gradient
-from heedful.training.grpo import grpo
-from heedful.training.policy_gradient import PolicyGradient
-from heedful.training.ppo import ppo
-from heedful.training.rloo import rloo
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
 
@@ -75,6 +72,7 @@ class Pipeline:
         self.run = run
         self.path = run.path
         self.command = command
+        self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = progress
         self.reward_folder = reward_folder or run.path / "reward" / "model"
         self.device = choose_device()
@@ -237,23 +235,10 @@ class Pipeline:
     def score(self, answers: Any) -> list[float]:
         return scoring.rewards(self.reward_model, answers)
 
-    @property
-    def settings(self) -> PolicySection:
-        """The section of the method."""
-        return {"ppo": self.config.ppo, "rloo": self.config.rloo, "grpo": self.config.grpo}[self.config.method]
-
-    def method(self) -> PolicyGradient:
-        config = self.config
-        given = (self.model, self.score, self.questions("train"), self.questions("heldout"))
-        if config.method == "rloo":
-            return rloo(*given, settings=config.rloo, seed=config.seed)
-        if config.method == "grpo":
-            return grpo(*given, settings=config.grpo, seed=config.seed)
-        return ppo(*given, settings=config.ppo, seed=config.seed)
-
     def align(self) -> None:
         _ = self.reward_model
-        name, method = self.config.method, self.method()
+        name = self.config.method
+        method = new_method(self.config, self.model, self.score, self.questions("train"), self.questions("heldout"))
         steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
         policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
         stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"

@@ -102,7 +102,7 @@ def group_advantages(rewards_B: Tensor, groups_B: Tensor, *, scale: bool, eps: f
     GRPO (Shao et al. 2024, section 4.1.2); Dr. GRPO (Liu et al. 2025) leaves the deviation out, for it favours prompts on which
     nearly all answers earn the same. The deviation is the unbiased one; a group whose rewards are all equal gets 0.
     """
-    mean_B, size_B, sd_B = _of_group(rewards_B, groups_B)
+    mean_B, _, sd_B = _of_group(rewards_B, groups_B)
     centred_B = torch.where(equal_groups(rewards_B, groups_B), torch.zeros_like(rewards_B), rewards_B - mean_B)
     return centred_B / (sd_B + eps) if scale else centred_B
 

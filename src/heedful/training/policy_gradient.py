@@ -202,8 +202,8 @@ class PolicyGradient:
             passes += 1
             if settings.target_kl_update > 0 and moved / seen > settings.target_kl_update:
                 break
-        names = [name for name in self._parts() if name != "num_tokens"]
-        return {name: totals.get(name, 0.0) / max(1, updates) for name in names} | {
+        names = ("policy_loss", "value_loss", "kl_loss", "clip_fraction", "update_kl")
+        return {name: totals.get(name, 0.0) / max(1, updates) for name in names if name in self._parts()} | {
             "grad_norm": norms / max(1, updates),
             "epochs": float(passes),
             "learning_rate": float(self.optimiser.adamw.param_groups[0]["lr"]),
