@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from heedful.config import LoraSection, PPOSection, RewardSection, Section
+from heedful.config import GRPOSection, LoraSection, PPOSection, RewardSection, RLOOSection, Section
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
@@ -66,6 +66,17 @@ def test_each_setting_is_documented_with_its_default(page: Path, heading: str, k
         expected = list(field.default) if isinstance(field.default, tuple) else field.default
         assert documented_default(rows[name][0]) == expected, f"{page.name}: default of {name}"
         assert rows[name][1], f"{page.name}: {name} says nothing"
+
+
+@pytest.mark.parametrize(("page", "kind"), [("rloo.md", RLOOSection), ("grpo.md", GRPOSection)])
+def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(page: str, kind: type[Section]) -> None:
+    text = section((PPO_PAGE.parent / page).read_text(encoding="utf-8"), "## Settings")
+    rows = table(text)
+    assert set(rows) == set(kind.__annotations__)
+    assert "(ppo.md#settings)" in text
+    assert set(kind.model_fields) - set(rows) <= set(PPOSection.model_fields)
+    for name, cells in rows.items():
+        assert documented_default(cells[0]) == kind.model_fields[name].default, name
 
 
 # Reading source
@@ -168,10 +179,13 @@ class A:
         returned_keys("def f(measured):\n    return measured", None, "f")
 
 
-def test_each_quantity_of_a_ppo_step_is_documented() -> None:
-    measured = keys_in("training/ppo.py", "PPO", "step", "_learn", "evaluate")
-    assert {"kl_policy_ref", "update_kl", "grad_norm", "heldout_reward"} <= measured
-    assert set(table(section(PPO_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+def test_each_quantity_of_a_policy_gradient_step_is_documented() -> None:
+    measured = keys_in("training/policy_gradient.py", "PolicyGradient", "step", "_learn", "evaluate")
+    assert {"kl_policy_ref", "update_kl", "grad_norm", "heldout_reward", "kl_loss", "return"} <= measured
+    ppos = set(table(section(PPO_PAGE.read_text(encoding="utf-8"), "## What a step logs")))
+    grpos = set(table(section((PPO_PAGE.parent / "grpo.md").read_text(encoding="utf-8"), "## What a step logs")))
+    assert ppos | grpos == measured
+    assert grpos == {"kl_loss"}
 
 
 def test_each_quantity_of_a_reward_model_step_is_documented() -> None:

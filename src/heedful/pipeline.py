@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
+from heedful.align_stage import new_method, settings_of
 from heedful.config import Config, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
@@ -40,17 +41,20 @@ from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
 from heedful.report.build import build
 from heedful.reward_stage import new_reward_model, read_run_pairs, train_reward_model
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
-from heedful.training import ppo
+from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
-
-STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
 
 # stage, done, total, note
 Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 _MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
+
+
+def all_stages(config: Config) -> list[str]:
+    """The stages that there are, in order."""
+    return ["sample", "label", "consensus", "reward", config.method, "evaluate", "report"]
 
 
 class Pipeline:
@@ -68,6 +72,7 @@ class Pipeline:
         self.run = run
         self.path = run.path
         self.command = command
+        self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = progress
         self.reward_folder = reward_folder or run.path / "reward" / "model"
         self.device = choose_device()
@@ -84,7 +89,7 @@ class Pipeline:
         stages = stages_of(config, from_stage, until)
         self.run.check(stages, self.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, STAGES, self.named)
+            self.run.forget_from(from_stage, all_stages(config), self.named)
         write_text(self.path / "heedful.toml", to_toml(config))
 
         def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
@@ -98,16 +103,17 @@ class Pipeline:
             stage("consensus", self.consensus, {}, self.completions, self.judgements)
         pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
         stage("reward", self.reward, config.reward.model_dump(), *pairs)
-        stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
+        stage(config.method, self.align, self.settings.model_dump(), self.reward_folder)
         stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
-    def align(self) -> dict[str, Any]:
-        """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
-        self.run.check(["ppo"], self.named)
-        self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
-        return dict(read_json(self.path / "ppo" / "result.json"))
+    def align_alone(self) -> dict[str, Any]:
+        """The method alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        name = self.config.method
+        self.run.check([name], self.named)
+        self.stage(name, self.align, self.settings.model_dump(), self.reward_folder)
+        return dict(read_json(self.path / name / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
         """One stage, unless it is done already with these settings and inputs."""
@@ -123,7 +129,7 @@ class Pipeline:
     completions = property(lambda self: self.path / "sample" / "completions.jsonl")
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    policy_folder = property(lambda self: self.path / "ppo" / "policy")
+    policy_folder = property(lambda self: self.path / self.config.method / "policy")
 
     @property
     def named(self) -> list[Path]:
@@ -166,7 +172,7 @@ class Pipeline:
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.config.ppo.max_new_tokens}
+        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.settings.max_new_tokens}
         room = prompt_room(self.model, **limits)
         tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
         if too_long:
@@ -249,21 +255,14 @@ class Pipeline:
     def score(self, answers: Any) -> list[float]:
         return scoring.rewards(self.reward_model, answers)
 
-    def ppo(self) -> None:
+    def align(self) -> None:
         _ = self.reward_model
-        method, steps = ppo.train(
-            self.model,
-            self.score,
-            self.questions("train"),
-            self.questions("heldout"),
-            self.path / "ppo",
-            settings=self.config.ppo,
-            seed=self.config.seed,
-            progress=self.bar("ppo"),
-        )
-        ppo.save(method, self.policy_folder, policy_version=f"ppo-{self.config.seed}-{steps}")
-        stopped = "step limit" if steps >= self.config.ppo.max_steps else "reward threshold"
-        write_json(self.path / "ppo" / "result.json", {"steps": steps, "stopped": stopped})
+        name = self.config.method
+        method = new_method(self.config, self.model, self.score, self.questions("train"), self.questions("heldout"))
+        steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
+        policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
+        stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"
+        write_json(self.path / name / "result.json", {"method": name, "steps": steps, "stopped": stopped})
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
@@ -322,7 +321,7 @@ class Pipeline:
         path = self.path
         labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
         labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
-        stages = self.run.manifest["stages"]
+        done = self.run.manifest["stages"]
         return {
             "model": self.config.model.source,
             "seed": self.config.seed,
@@ -330,14 +329,14 @@ class Pipeline:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
-            "kl_target": self.config.ppo.kl_target,
+            "kl_target": self.settings.kl_target,
             "reward_model": read_json(path / "reward" / "result.json"),
-            "ppo": read_json(path / "ppo" / "result.json"),
+            "align": read_json(path / self.config.method / "result.json"),
             "labelers": labelers,
             "agreement": labelled,
             "simulated_labelers": not self.ready_made and not self.config.label.judgements,
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
-            "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
+            "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }
@@ -349,14 +348,15 @@ def _prompts_in(name: str) -> list[Prompt]:
 
 def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
     """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
-    names = STAGES[STAGES.index("reward") :] if config.reward.preferences else STAGES
+    known = all_stages(config)
+    names = known[known.index("reward") :] if config.reward.preferences else known
     for option, name in (("--from", from_stage), ("--until", until)):
-        if name is not None and name not in STAGES:
-            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(STAGES)}")
+        if name is not None and name not in known:
+            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(known)}")
     if until is None:
         return names
     if until not in names:
         raise ConfigError(f"--until {until}: pairs from reward.preferences take its place; the stages are {', '.join(names)}")
-    if from_stage is not None and STAGES.index(from_stage) > STAGES.index(until):
+    if from_stage is not None and known.index(from_stage) > known.index(until):
         raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
     return names[: names.index(until) + 1]

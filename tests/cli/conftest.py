@@ -22,5 +22,5 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = small_run.write_config(folder / "small.toml", tiny)
     done = heedful("run", config, "--dir", folder / "run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ppo"]["steps"] == 6
+    assert json.loads(done.stdout)["align"]["steps"] == 6
     return folder / "run"

@@ -175,13 +175,15 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
     done = heedful("evaluate", "toxicity", "--completions", completions, "--json")
     assert 0 <= json.loads(done.stdout)["toxicity"]["estimate"] <= 1, done.stderr
     done = heedful("evaluate", "refusal", *files, "--json")
-    assert set(json.loads(done.stdout)) == {"harmful", "safe"}, done.stderr
+    assert set(json.loads(done.stdout)) == {"harmful", "safe", "untold"}, done.stderr
     config = run.parent / "small.toml"
-    done = heedful(
-        *("align", "ppo", "--config", config, "--reward-model", model, "--output", tmp_path / "aligned"),
-        *("--set", "ppo.max_steps=2", "--json"),
-    )
-    assert json.loads(done.stdout)["steps"] == 2, done.stderr
+    for method in ("ppo", "rloo", "grpo"):
+        done = heedful(
+            *("align", method, "--config", config, "--reward-model", model, "--output", tmp_path / "aligned"),
+            *("--set", f"{method}.max_steps=2", "--set", f"{method}.episodes=8", "--set", f"{method}.samples_per_prompt=2"),
+            *("--set", f"{method}.max_new_tokens=12", "--json"),
+        )
+        assert json.loads(done.stdout) == {"method": method, "steps": 2, "stopped": "step limit"}, done.stderr
 
 
 def test_run_shows_a_table_of_80_columns(run: Path) -> None:

@@ -7,11 +7,13 @@ import math
 from pathlib import Path
 
 import pytest
+import small_run
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from heedful.config import parse
+from heedful.cli.talk import policy_of
+from heedful.config import load, parse
 from heedful.data.formats import prompt_id
 from heedful.engine.generation import Decoding, sample
 from heedful.models.policy import POLICY, export_merged, load_language_model
@@ -158,3 +160,17 @@ def test_sampler_and_trainer_agree_and_stale_weights_are_refused(whole: Path) ->
     model.hidden = stale  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="policy version 3: the sampler's log-probs differ"):
         rollouts()
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_another_method_takes_the_place_of_ppo(tiny: Path, tmp_path: Path, method: str) -> None:
+    small = {"max_steps": 2, "episodes": 8, "samples_per_prompt": 4, "max_new_tokens": 12, "num_minibatches": 2, "lora.rank": 4}
+    overrides = [f"method={method}", *(f"{method}.{key}={value}" for key, value in small.items())]
+    config = load(small_run.write_config(tmp_path / "heedful.toml", tiny), tuple(overrides))
+    with Run(tmp_path / "run") as run:
+        summary = Pipeline(config, run, lambda *_: None, "heedful run")()
+    assert summary["align"] == {"method": method, "steps": 2, "stopped": "step limit"}
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"{method.upper()} took 2 steps" in page
+    assert '"ppo-0": {' in page, "the curves of reward and KL are drawn for every method"
+    assert policy_of(str(tmp_path / "run")) == str(tmp_path / "run" / method / "policy")

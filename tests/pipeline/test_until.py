@@ -10,7 +10,7 @@ import pytest
 
 from heedful.config import Config, load, parse
 from heedful.errors import ConfigError
-from heedful.pipeline import STAGES, Pipeline, stages_of
+from heedful.pipeline import Pipeline, all_stages, stages_of
 from heedful.records import Judgement, read_jsonl
 from heedful.store import Run, write_jsonl
 
@@ -67,7 +67,7 @@ def test_stages_that_cannot_be(from_stage: str | None, until: str | None, messag
 
 def test_ready_made_pairs_leave_out_the_first_stages() -> None:
     config = parse({"reward": {"preferences": ["pairs.jsonl"]}}, "test")
-    assert stages_of(config) == STAGES[3:]
+    assert stages_of(config) == all_stages(config)[3:]
     assert stages_of(config, until="ppo") == ["reward", "ppo"]
     with pytest.raises(ConfigError, match=r"--until sample: pairs from reward\.preferences take its place"):
         stages_of(config, until="sample")

@@ -1,4 +1,4 @@
-"""heedful align ppo."""
+"""heedful align: ppo, rloo, grpo."""
 
 from __future__ import annotations
 
@@ -17,25 +17,50 @@ def group() -> None:
     """Optimise the policy."""
 
 
+CONFIG = Annotated[Path, typer.Option("--config", help="A heedful.toml; its model, prompts and method's sections are read.")]
+REWARD_MODEL = Annotated[Path, typer.Option("--reward-model", help="A folder that 'heedful reward train' wrote.")]
+OUTPUT = Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the policy.")]
+
+
 @app.command()
-def ppo(
-    config: Annotated[Path, typer.Option("--config", help="A heedful.toml; its model, prompts and ppo sections are read.")],
-    reward_model: Annotated[Path, typer.Option("--reward-model", help="A folder that 'heedful reward train' wrote.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the policy.")],
-    overrides: OVERRIDES = None,
-    as_json: JSON = False,
-) -> None:
+def ppo(config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False) -> None:
     """Proximal policy optimisation against a reward model; goes on from its last checkpoint.
 
     Example: `heedful align ppo --config heedful.toml --reward-model reward/model --output aligned`
     """
+    _online("ppo", config, reward_model, output, overrides, as_json)
+
+
+@app.command()
+def rloo(
+    config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False
+) -> None:
+    """REINFORCE against a reward model, each answer held against the others; goes on from its last checkpoint.
+
+    Example: `heedful align rloo --config heedful.toml --reward-model reward/model --output aligned`
+    """
+    _online("rloo", config, reward_model, output, overrides, as_json)
+
+
+@app.command()
+def grpo(
+    config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False
+) -> None:
+    """Group-relative policy optimisation against a reward model; goes on from its last checkpoint.
+
+    Example: `heedful align grpo --config heedful.toml --reward-model reward/model --output aligned --set grpo.variant=dapo`
+    """
+    _online("grpo", config, reward_model, output, overrides, as_json)
+
+
+def _online(method: str, config: Path, reward_model: Path, output: Path, overrides: list[str] | None, as_json: bool) -> None:
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
     from heedful.pipeline import Pipeline
     from heedful.store import Run
 
-    loaded = load(config, tuple(overrides or ()))
+    loaded = load(config, (*(overrides or ()), f"method={method}"))
     with Run(output) as run, Bars() as bars:
         pipeline = Pipeline(loaded, run, bars, reward_folder=reward_model)
-        result = pipeline.align()
+        result = pipeline.align_alone()
     emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {pipeline.policy_folder}")

@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def policy_of(model: str) -> str:
-    """A run directory stands for the policy in it."""
-    inside = Path(model) / "ppo" / "policy"
-    return str(inside) if inside.is_dir() else model
+    """A run directory stands for the policy in it, the newest of several."""
+    inside = sorted(Path(model).glob("*/policy/adapter_config.json"), key=lambda path: path.stat().st_mtime)
+    return str(inside[-1].parent) if inside else model
 
 
 def sample(

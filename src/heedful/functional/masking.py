@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -40,3 +42,19 @@ def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, eps: 
     if not shift_mean:
         whitened_BT = whitened_BT + mean
     return torch.where(mask_BT, whitened_BT, torch.zeros_like(whitened_BT))
+
+
+def token_weights(mask_BT: Tensor, average: Literal["token", "sequence", "constant"], *, max_tokens: int) -> Tensor:
+    """What each token weighs, so that sum(w x) / (number of True) is the average that is wanted; (B, T), 0 where False.
+
+    token: the mean over all tokens (w = 1). sequence: the mean over sequences of each one's mean, in which tokens of a long
+    sequence weigh less (GRPO, Shao et al. 2024, eq. 3). constant: the sum over tokens, over B times max_tokens, in which a
+    token weighs the same however long its sequence is (Dr. GRPO, Liu et al. 2025). Sequences without a token count in B.
+    """
+    keep_BT = mask_BT.to(torch.float32)
+    if average == "token":
+        return keep_BT
+    num_tokens, num_sequences = keep_BT.sum(), mask_BT.shape[0]
+    if average == "constant":
+        return keep_BT * num_tokens / (num_sequences * max_tokens)
+    return keep_BT * num_tokens / (num_sequences * keep_BT.sum(dim=1, keepdim=True).clamp(min=1))

@@ -1,4 +1,4 @@
-"""Phase 1 of PPO: complete prompts, and measure each completion under policy, reference, value head and reward model."""
+"""Phase 1 of PPO and its kin: complete prompts, and measure each under policy, reference, value head and reward model."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Rollout:
     reward: float
     finished: bool
     policy_version: int
+    sampler_logprobs: Sequence[float]  # of the tokens, as they were drawn
 
 
 def answers_to(
@@ -71,7 +72,7 @@ def answers_to(
 
 def collect(
     model: LanguageModel,
-    value_head: ValueHead,
+    value_head: ValueHead | None,
     reward: RewardFunction,
     questions: Sequence[Question],
     decoding: Decoding,
@@ -97,8 +98,8 @@ def collect(
     require_finite_rewards(rewards, answers)
     owners = [question for question in questions for _ in range(samples_per_prompt)]
     rollouts = [
-        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version)
-        for question, answer, score, value in zip(owners, answers, scored, rewards, strict=True)
+        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, logprobs)
+        for question, answer, score, value, logprobs in zip(owners, answers, scored, rewards, drawn, strict=True)
     ]
     return rollouts, gap
 
