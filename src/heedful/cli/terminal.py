@@ -87,14 +87,11 @@ LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 def curve(title: str, points: Sequence[tuple[int, float]], *, width: int = 60, height: int = 5) -> None:
-    """A chart on stdout of (step, value), at most 80 columns wide; of several points in one column the last is shown."""
+    """A chart on stdout of (step, value), 71 columns wide by default; of several points in one column the last is shown."""
     low, high = min(value for _, value in points), max(value for _, value in points)
     first, last = points[0][0], points[-1][0]
-    columns: list[float | None] = [None] * min(width, len(points))
-    for step, value in points:
-        place = (step - first) / max(1, last - first)
-        columns[min(len(columns) - 1, int(place * len(columns)))] = value
-    filled = [next((v for v in reversed(columns[: i + 1]) if v is not None), low) for i in range(len(columns))]
+    steps = [first + (last - first) * i / (width - 1) for i in range(width)]
+    filled = [[value for step, value in points if step <= here][-1] for here in steps]
     # An eighth at least, so that the lowest value is seen.
     eighths = [1 + round((value - low) / ((high - low) or 1.0) * (8 * height - 1)) for value in filled]
     print(title)
