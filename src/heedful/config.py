@@ -155,9 +155,11 @@ class ILQLSection(Section):
     gamma: float = Field(0.99, gt=0, le=1, description="Discount a token.")
     expectile: float = Field(0.7, gt=0, lt=1, description="Tau: V is this expectile of Q over the tokens of the data.")
     cql_coef: float = Field(0.01, ge=0, description="Weight of the conservative term.")
-    polyak: float = Field(0.02, gt=0, le=1, description="Share of the online Q head that its slow copy takes a step.")
+    polyak: float = Field(0.05, gt=0, le=1, description="Share of the online Q head that its slow copy takes a step.")
     beta: float = Field(4.0, ge=0, description="In decoding, how much an advantage of 1 adds to a token's log-probability.")
-    top_k: int = Field(40, ge=0, description="In decoding, only so many of the model's likeliest tokens are considered; 0: all.")
+    top_k: int = Field(
+        40, ge=0, description="In decoding, only so many of the model's likeliest tokens are considered; 0: all."
+    )
     heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of prompts kept to measure accuracy on.")
     max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
     max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")

@@ -1,12 +1,13 @@
-"""Implicit Q-learning on a graph whose best paths are known: from random walks alone it learns to walk nearly the shortest way.
+"""Implicit Q-learning on a graph whose best paths are known: from random walks alone it learns nearly the shortest ways.
 
-As in Snell et al. 2022, section 5.1: the walks are long detours, so copying them walks long detours, and copying the best of them
-still does not join good halves of different walks. The optimum is computed by value iteration, returns by a linear system.
+As in Snell et al. 2022, section 5.1: the walks are long detours, so copying them makes long detours, and copying the best of
+them still does not join good halves of different walks. The optimum is computed by value iteration, returns by a linear system.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def copied(walks: list[list[int]]) -> Tensor:
     """Behaviour cloning: the shares with which the walks go on from each node; uniform where they never were."""
     counts = torch.full((NUM_NODES, NUM_NODES), 1e-9, dtype=torch.float64)
     for walk in walks:
-        for here, there in zip(walk, walk[1:], strict=False):
+        for here, there in pairwise(walk):
             counts[here, there] += 1
     return counts / counts.sum(1, keepdim=True)
 

@@ -68,9 +68,10 @@ class ILQLHeads(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.q = QHead(hidden_size, rank, width, scale)
-            self.value = nn.Sequential(nn.Linear(hidden_size, width), nn.GELU(), nn.Linear(width, 1))
-        nn.init.zeros_(self.value[2].weight)
-        nn.init.zeros_(self.value[2].bias)
+            last = nn.Linear(width, 1)
+            self.value = nn.Sequential(nn.Linear(hidden_size, width), nn.GELU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.target = QHead(hidden_size, rank, width, scale)
         self.target.load_state_dict(self.q.state_dict())
         self.target.requires_grad_(False)
