@@ -60,7 +60,7 @@ def expectile_loss(
     require_same_shape(values_BT=values_BT, target_q_BT=target_q_BT, response_mask_BT=response_mask_BT)
     gap_BT = target_q_BT.detach() - values_BT
     gap_BT = torch.where(response_mask_BT, gap_BT, torch.zeros_like(gap_BT))
-    weight_BT = torch.where(gap_BT < 0, 1 - expectile, expectile)
+    weight_BT = (expectile - (gap_BT < 0).to(gap_BT.dtype)).abs()
     return (weight_BT * gap_BT.square()).sum() / num_tokens
 
 
