@@ -189,6 +189,31 @@ class GRPOSection(PolicySection):
     kl_target: float = Field(0.0, ge=0, description="Sequence KL in nats that kl_coef is steered to; 0 keeps it fixed.")
 
 
+class ILQLSection(Section):
+    """Implicit Q-learning: heads on the frozen model, learned offline from judged completions."""
+
+    rank: int = Field(16, ge=1, description="Rank of the advantage over the unembedding.")
+    width: int = Field(256, ge=1, description="Hidden units of the Q and the value head.")
+    epochs: int = Field(20, ge=1, description="Passes over the completions; the trunk is read only once.")
+    batch_episodes: int = Field(16, ge=1, description="Completions an optimiser step.")
+    eval_every: int = Field(20, ge=1, description="Steps between looks at held-out pairs.")
+    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the heads.")
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    gamma: float = Field(0.99, gt=0, le=1, description="Discount a token.")
+    expectile: float = Field(0.7, gt=0, lt=1, description="Tau: V is this expectile of Q over the tokens of the data.")
+    cql_coef: float = Field(0.01, ge=0, description="Weight of the conservative term.")
+    polyak: float = Field(0.05, gt=0, le=1, description="Share of the online Q head that its slow copy takes a step.")
+    beta: float = Field(4.0, ge=0, description="In decoding, how much an advantage of 1 adds to a token's log-probability.")
+    top_k: int = Field(
+        40, ge=0, description="In decoding, only so many of the model's likeliest tokens are considered; 0: all."
+    )
+    heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of prompts kept to measure accuracy on.")
+    max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
+    max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
+
+
 class EvaluateSection(Section):
     """Before and after, on the same held-out prompts and seeds."""
 
@@ -213,6 +238,7 @@ class Config(Section):
     ppo: PPOSection = PPOSection()
     rloo: RLOOSection = RLOOSection()
     grpo: GRPOSection = GRPOSection()
+    ilql: ILQLSection = ILQLSection()
     evaluate: EvaluateSection = EvaluateSection()
 
 

@@ -1,4 +1,4 @@
-"""heedful align: ppo, rloo, grpo."""
+"""heedful align: ppo, rloo, grpo, ilql."""
 
 from __future__ import annotations
 
@@ -64,3 +64,45 @@ def _online(method: str, config: Path, reward_model: Path, output: Path, overrid
         pipeline = Pipeline(loaded, run, bars, reward_folder=reward_model)
         result = pipeline.align_alone()
     emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {pipeline.policy_folder}")
+
+
+@app.command()
+def ilql(
+    config: Annotated[Path, typer.Option("--config", help="A heedful.toml; its model and ilql sections are read.")],
+    preferences: Annotated[
+        list[Path], typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the heads.")],
+    votes: Annotated[list[Path] | None, typer.Option("--votes", help="Vote records to learn from as well. Repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="The prompts of the votes.")] = None,
+    completions: Annotated[Path | None, typer.Option("--completions", help="The completions that were voted on.")] = None,
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Implicit Q-learning from judged completions, offline; goes on from its last checkpoint.
+
+    Example: `heedful align ilql --config heedful.toml --preferences consensus/preferences.jsonl --output steered`
+    """
+    from heedful.cli.terminal import Bars, emit
+    from heedful.config import load
+    from heedful.ilql_stage import align_ilql
+    from heedful.report.numbers import percent
+
+    loaded = load(config, tuple(overrides or ()))
+    with Bars() as bars:
+        result = align_ilql(
+            loaded,
+            output,
+            preferences=preferences,
+            votes=votes or (),
+            prompts=prompts,
+            completions=completions,
+            progress=bars.for_stage("ilql"),
+        )
+    emit(
+        result,
+        as_json,
+        f"{result['steps']} steps; the chosen completion has the higher mean Q in {percent(result['accuracy'])} of "
+        f"{result['num_pairs']} held-out pairs (the longer one is better in {100 * result['longest_answer']:.1f}%)\n"
+        f"the heads are in {output / 'ilql' / 'policy'}; heedful chat {output}",
+    )

@@ -21,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def policy_of(model: str) -> str:
     """A run directory stands for the policy in it, the newest of several."""
-    inside = sorted(Path(model).glob("*/policy/adapter_config.json"), key=lambda path: path.stat().st_mtime)
-    return str(inside[-1].parent) if inside else model
+    inside = [folder for folder in Path(model).glob("*/policy") if (folder / "heedful.json").is_file()]
+    return str(max(inside, key=lambda folder: (folder / "heedful.json").stat().st_mtime)) if inside else model
 
 
 def sample(
@@ -34,6 +34,7 @@ def sample(
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Nucleus that is kept.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 64,
     batch_rows: Annotated[int, typer.Option(min=1, help="Completions decoded side by side.")] = 32,
+    beta: Annotated[float | None, typer.Option(min=0, help="Of ILQL heads: weight of their advantages.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -46,11 +47,12 @@ def sample(
     from heedful.engine.device import choose_device, choose_dtype
     from heedful.engine.generation import Decoding
     from heedful.engine.sampling import sample_completions
-    from heedful.models.policy import POLICY, load_language_model
+    from heedful.models.ilql import load_policy
+    from heedful.models.policy import POLICY
 
     records = read_prompts(prompts)
     device = choose_device()
-    loaded = load_language_model(policy_of(model), dtype=choose_dtype("auto", device), device=device)
+    loaded, reweight = load_policy(policy_of(model), dtype=choose_dtype("auto", device), device=device, beta=beta)
     with Bars() as bars:
         completions = sample_completions(
             loaded,
@@ -59,12 +61,13 @@ def sample(
             Decoding(temperature, top_p, max_new_tokens),
             adapter=POLICY if POLICY in loaded.adapters else None,
             name=model,
-            policy_version=model,
+            policy_version=model if beta is None else f"{model} beta={beta}",
             num_completions=num_completions,
             batch_rows=batch_rows,
             max_prompt_tokens=loaded.max_tokens,
             seed=seed,
             progress=bars.for_stage("sample"),
+            reweight=reweight,
         )
     left_out = len(records) - len({completion.prompt_id for completion in completions})
     if left_out:

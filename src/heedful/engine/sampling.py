@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError
@@ -61,6 +62,7 @@ def sample_completions(
     max_prompt_tokens: int,
     seed: int,
     progress: Callable[[int, int, str], None],
+    reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Completion]:
     """`num_completions` answers to each prompt that fits, in the prompts' order, written to `target`.
 
@@ -111,6 +113,7 @@ def sample_completions(
                 adapter=adapter,
                 samples_per_prompt=num_completions,
                 generator=torch.Generator().manual_seed(samplings[batch[0]].seed),
+                reweight=reweight,
             )
             records = []
             for id_, responses in zip(batch, answers, strict=True):

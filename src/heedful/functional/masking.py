@@ -26,6 +26,12 @@ def masked_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return kept.sum() / mask_BT.sum().clamp(min=1)
 
 
+def spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Numbers laid end to end, row by row, back in the places where the mask is True; (B, T), 0 elsewhere. Differentiable."""
+    spread_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
+    return spread_BT.masked_scatter(mask_BT, values_N)
+
+
 def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
     """Divides by the standard deviation over the places where the mask is True; (B, T), 0 where it is False.
 
