@@ -72,7 +72,7 @@ def test_ctrl_c_leaves_promptly_and_the_run_goes_on(config: Path, whole: Path, t
     clock = time.monotonic()
     stopped = start(config, run, stage, done, str(int(signal.SIGINT)))
     assert "KeyboardInterrupt" in stopped.stderr
-    assert time.monotonic() - clock < 60
+    assert time.monotonic() - clock < 120  # with the run up to there, on a busy machine
     stages = json.loads((run / "manifest.json").read_text())["stages"]
     assert stages.get(stage, {}).get("state") != "done", "what was interrupted does not count as done"
     if done == "written":
