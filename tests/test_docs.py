@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from heedful.config import GRPOSection, LoraSection, PPOSection, RewardSection, RLOOSection, Section
+from heedful.config import GRPOSection, ILQLSection, LoraSection, PPOSection, RewardSection, RLOOSection, Section
+from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
+ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
+BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 
 
 # Reading pages
@@ -52,6 +55,9 @@ SETTINGS = [
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
     pytest.param(REWARD_PAGE, "### [reward.lora] and [ppo.lora]", LoraSection, id="lora"),
+    pytest.param(ILQL_PAGE, "## Settings", ILQLSection, id="ilql"),
+    pytest.param(BOARD_PAGE, "## Settings of PPO", BoardPPOSection, id="tictactoe-ppo"),
+    pytest.param(BOARD_PAGE, "## Settings of Q-learning", BoardQSection, id="tictactoe-q"),
 ]
 
 
@@ -192,6 +198,19 @@ def test_each_quantity_of_a_reward_model_step_is_documented() -> None:
     measured = keys_in("training/reward.py", "PairwiseTraining", "step", "evaluate")
     assert {"loss", "heldout_accuracy"} <= measured
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+def test_each_quantity_of_an_ilql_step_is_documented() -> None:
+    measured = keys_in("training/ilql.py", "ILQL", "step", "evaluate")
+    assert {"td_loss", "heldout_accuracy"} <= measured
+    assert set(table(section(ILQL_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+def test_each_quantity_of_a_tic_tac_toe_step_is_documented() -> None:
+    measured = keys_in("training/tictactoe/ppo.py", "BoardPPO", "step", "_update")
+    measured |= keys_in("training/tictactoe/q.py", "BoardQ", "step") | keys_in("training/tictactoe/proof.py", None, "measure")
+    assert {"unbeaten", "policy_loss", "td_loss"} <= measured
+    assert set(table(section(BOARD_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
 
 
 def test_each_key_of_a_reward_models_result_is_documented() -> None:

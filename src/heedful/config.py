@@ -204,6 +204,9 @@ class ILQLSection(Section):
     gamma: float = Field(0.99, gt=0, le=1, description="Discount a token.")
     expectile: float = Field(0.7, gt=0, lt=1, description="Tau: V is this expectile of Q over the tokens of the data.")
     cql_coef: float = Field(0.01, ge=0, description="Weight of the conservative term.")
+    cql_tokens: int = Field(
+        128, ge=0, description="Tokens a step, drawn at random, on which the conservative term is computed; 0: all."
+    )
     polyak: float = Field(0.05, gt=0, le=1, description="Share of the online Q head that its slow copy takes a step.")
     beta: float = Field(4.0, ge=0, description="In decoding, how much an advantage of 1 adds to a token's log-probability.")
     top_k: int = Field(

@@ -94,8 +94,8 @@ def test_ilql_from_pairs_to_samples_and_chat(tmp_path: Path) -> None:
     pairs = judged.write_pairs(tmp_path / "pairs.jsonl", 40)
     config = tmp_path / "heedful.toml"
     config.write_text(
-        f'[model]\nsource = "{tiny}"\ndtype = "float32"\n[ilql]\nepochs = 5\nlearning_rate = 0.02\npolyak = 0.5\n'
-        "rank = 4\nwidth = 8\n"
+        f'[model]\nsource = "{tiny}"\ndtype = "float32"\n'
+        "[ilql]\nepochs = 5\nlearning_rate = 0.02\npolyak = 0.5\nrank = 4\nwidth = 8\n"
     )
     words = ("align", "ilql", "--config", config, "--preferences", pairs, "--output", tmp_path / "out")
     done = heedful(*words, "--json")

@@ -1,6 +1,6 @@
 """Implicit Q-learning on a graph whose best paths are known: from random walks alone it learns nearly the shortest ways.
 
-As in Snell et al. 2022, section 5.1: the walks are long detours, so copying them makes long detours, and copying the best of
+As in Snell et al. 2022: the walks are long detours, so copying them makes long detours, and copying the best of
 them still does not join good halves of different walks. The optimum is computed by value iteration, returns by a linear system.
 """
 

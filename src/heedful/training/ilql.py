@@ -67,8 +67,7 @@ class ILQL:
         base_N, z_NR = heads.q(heads.normal(hidden_ND))
         keys_VR = heads.q.keys(heads.embedding_VD)
         q_N = base_N + (z_NR * keys_VR[actions_N]).sum(1)
-        # b(s) moves all actions alike: the softmax of Q is that of z . keys, which is never held whole.
-        q_logprobs_N = token_scores(z_NR, keys_VR, actions_N).logprobs_N
+        q_logprobs_N = self._q_logprobs(z_NR, keys_VR, actions_N, step)
         values_N, target_q_N = heads.values(hidden_ND), heads.target_q_of(hidden_ND, actions_N)
         values_BT = spread(values_N, mask_BT)
         found = ilql_loss(
@@ -98,6 +97,19 @@ class ILQL:
             "advantage_sd": float((q_N - values_N).detach().std(correction=0)),
             "grad_norm": norm,
         }
+
+    def _q_logprobs(self, z_NR: Tensor, keys_VR: Tensor, actions_N: Tensor, step: int) -> Tensor:
+        """log softmax(Q(s, .)) at each action, (N,), or an estimate from cql_tokens of them: weighed up, and 0 elsewhere.
+
+        b(s) moves all actions alike, so the softmax of Q is that of z . keys, which is never held whole.
+        """
+        num_tokens, wanted = len(actions_N), self.settings.cql_tokens
+        if not 0 < wanted < num_tokens:
+            return token_scores(z_NR, keys_VR, actions_N).logprobs_N
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + step)
+        picked = torch.randperm(num_tokens, generator=generator)[:wanted].to(actions_N.device)
+        found = token_scores(z_NR[picked], keys_VR, actions_N[picked]).logprobs_N * (num_tokens / wanted)
+        return torch.zeros(num_tokens, device=found.device).index_put((picked,), found)
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:

@@ -88,7 +88,7 @@ def ilql_loss(
     cql_coef: float,
     num_tokens: int,
 ) -> ILQLLoss:
-    """The whole objective, Snell et al. 2022, section 4.2: TD for Q, expectile for V, cql_coef times the conservative term."""
+    """The whole objective, Snell et al. 2022: TD for Q, expectile for V, cql_coef times the conservative term."""
     td = td_loss(q_BT, rewards_BT, next_values_BT, response_mask_BT, gamma=gamma, num_tokens=num_tokens)
     upper = expectile_loss(values_BT, target_q_BT, response_mask_BT, expectile=expectile, num_tokens=num_tokens)
     cql = cql_loss(q_logprobs_BT, response_mask_BT, num_tokens=num_tokens)
@@ -104,7 +104,7 @@ def polyak(target: Tensor, online: Tensor, *, rate: float) -> Tensor:
 def advantage_weighted(logits_NA: Tensor, q_NA: Tensor, values_N: Tensor, *, beta: float, top_k: int) -> Tensor:
     """log pi_beta(a | s) + beta (Q(s, a) - V(s)) for the top_k likeliest actions, -inf for all others; (N, A).
 
-    Not normalised: a softmax makes it the policy of Snell et al. 2022, section 4.3. logits_NA: of the behaviour policy, -inf on
+    Not normalised: a softmax makes it the policy of Snell et al. 2022. logits_NA: of the behaviour policy, -inf on
     illegal actions. V moves all actions of a state alike and thus no probability; it keeps the numbers small. top_k 0: all.
     """
     require_same_shape(logits_NA=logits_NA, q_NA=q_NA)
