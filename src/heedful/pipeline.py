@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.config import Config, to_toml
+from heedful.config import Config, RewardTermSection, to_toml
 from heedful.data.bundled import choose, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
@@ -29,16 +29,13 @@ from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
-from heedful.models.reward import (
-    Answer,
-    RewardModel,
-    answer_of,
-    load_reward_model,
-)
+from heedful.models.reward import Answer, answer_of
 from heedful.models.sources import local_file
 from heedful.records import Completion, Judgement, Preference, Prompt, by_id, read_jsonl
 from heedful.report.build import build
 from heedful.reward_stage import new_reward_model, train_reward_model
+from heedful.rewards.mixture import Measuring, ModelReward, Reward, WeightedSum
+from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo
 from heedful.training.rollout import Question
@@ -60,14 +57,18 @@ class Pipeline:
         run: Run,
         progress: Progress,
         command: str = "heedful run",
-        reward_folder: Path | None = None,
+        reward_folder: Path | str | None = None,
     ) -> None:
+        """reward_folder: any source of rewards, in place of those that the configuration names."""
         self.config = config
         self.run = run
         self.path = run.path
         self.command = command
         self.progress = progress
-        self.reward_folder = reward_folder or run.path / "reward" / "model"
+        given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
+        self.terms = given or (RewardTermSection(),)
+        self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        self.freshly_trained: Reward | None = None
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
         # Pairs that people made elsewhere take the place of the first three stages.
@@ -80,21 +81,23 @@ class Pipeline:
             self.run.forget_from(from_stage, STAGES)
         write_text(self.path / "heedful.toml", to_toml(config))
         stage = self.stage
-        if not self.ready_made:
+        if self.trains_reward and not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
             stage("label", self.label, config.label.model_dump(), self.completions, *judged)
             stage("consensus", self.consensus, {}, self.completions, self.judgements)
-        pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
-        stage("reward", self.reward, config.reward.model_dump(), *pairs)
-        stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
-        stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
+        if self.trains_reward:
+            pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
+            stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
+        stage("ppo", self.ppo, config.ppo.model_dump() | self.reward_settings, *self.reward_inputs)
+        asked = config.evaluate.model_dump() | self.reward_settings
+        stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json"))
 
     def align(self) -> dict[str, Any]:
-        """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
-        self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
+        """PPO alone, against a reward that exists. Returns the number of steps and why it stopped."""
+        self.stage("ppo", self.ppo, self.config.ppo.model_dump() | self.reward_settings, *self.reward_inputs)
         return dict(read_json(self.path / "ppo" / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
@@ -112,6 +115,22 @@ class Pipeline:
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
     policy_folder = property(lambda self: self.path / "ppo" / "policy")
+    trained_folder = property(lambda self: self.path / "reward" / "model")
+
+    @property
+    def reward_settings(self) -> dict[str, Any]:
+        """What of the settings makes the reward, other than the trained model's."""
+        if self.terms == (RewardTermSection(),):
+            return {}
+        section = self.config.reward
+        shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
+        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
+
+    @property
+    def reward_inputs(self) -> list[Path]:
+        """Files and folders that the reward is made of."""
+        trained = [self.trained_folder] if self.trains_reward else []
+        return trained + [path for term in self.terms for path in local_inputs(term)]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -211,20 +230,30 @@ class Pipeline:
             progress=self.bar("reward"),
         )
         write_json(self.path / "reward" / "result.json", result)
-        self.__dict__["reward_model"] = fresh
+        self.freshly_trained = ModelReward(fresh)
 
     @cached_property
-    def reward_model(self) -> RewardModel:
-        return load_reward_model(self.reward_folder, self.model, dtype=self.dtype, device=self.device)
+    def reward_function(self) -> WeightedSum:
+        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
+        section = self.config.reward
+        trained = RewardTermSection(source=str(self.trained_folder))
+        sources = Sources(
+            self.model,
+            dtype=self.dtype,
+            device=self.device,
+            trained=lambda: self.freshly_trained or sources.reward(trained),
+            aggregate=section.aggregate,
+            coef=section.disagreement_coef,
+        )
+        return sources.mixture(self.terms)
 
     def score(self, answers: Any) -> list[float]:
-        return scoring.rewards(self.reward_model, answers)
+        return self.reward_function(answers)
 
     def ppo(self) -> None:
-        _ = self.reward_model
         method, steps = ppo.train(
             self.model,
-            self.score,
+            Measuring(self.score, self.reward_function),
             self.questions("train"),
             self.questions("heldout"),
             self.path / "ppo",
@@ -238,7 +267,7 @@ class Pipeline:
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
-        _ = self.reward_model
+        _ = self.reward_function
         if POLICY not in self.model.adapters:
             self.model.load_adapter(POLICY, self.policy_folder)
         prompts = self.prompts["heldout"]
@@ -286,8 +315,10 @@ class Pipeline:
     def summary(self) -> dict[str, Any]:
         """What came out, in one object."""
         path = self.path
-        labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
-        labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
+        judged = self.trains_reward and not self.ready_made
+        labelled = read_json(path / "consensus" / "agreement.json") if judged else {}
+        labelers = read_json(path / "consensus" / "labelers.json") if judged else []
+        trained = {"reward_model": read_json(path / "reward" / "result.json")} if self.trains_reward else {}
         stages = self.run.manifest["stages"]
         return {
             "model": self.config.model.source,
@@ -297,11 +328,11 @@ class Pipeline:
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
             "kl_target": self.config.ppo.kl_target,
-            "reward_model": read_json(path / "reward" / "result.json"),
+            **trained,
             "ppo": read_json(path / "ppo" / "result.json"),
             "labelers": labelers,
             "agreement": labelled,
-            "simulated_labelers": not self.ready_made and not self.config.label.judgements,
+            "simulated_labelers": judged and not self.config.label.judgements,
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
             "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
             # Of this process: a run that was resumed has had others.

@@ -1,4 +1,4 @@
-"""Training and asking a reward model on files: what the reward stage and the commands of `heedful reward` share."""
+"""Training reward models on files: what the reward stage and `heedful reward train` share."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 import torch
 
 from heedful.config import Config, RewardSection
-from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine import scoring
+from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import DataError
-from heedful.evaluation.compare import accuracy
-from heedful.models.policy import REWARD, LanguageModel, load_language_model
+from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import (
     AdapterReward,
     Answer,
     RewardHead,
     RewardModel,
     answer_of,
+    free_adapter,
     load_encoder_reward,
-    load_reward_model,
 )
 from heedful.models.sources import is_encoder
-from heedful.records import Completion, Message, Preference, by_id, read_jsonl
+from heedful.records import Message, Preference
+from heedful.rewards.asking import measure_on_pairs
+from heedful.rewards.mixture import ModelReward
 from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import reward
 from heedful.training.reward_head import fit_head
@@ -40,8 +40,9 @@ def new_reward_model(model: LanguageModel, settings: RewardSection, seed: int, d
     if settings.trunk == "frozen":
         return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling), adapter=None)
     lora = settings.lora
-    model.add_adapter(REWARD, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
-    return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling))
+    name = free_adapter(model)
+    model.add_adapter(name, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
+    return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling), name)
 
 
 def train_reward_model(
@@ -82,14 +83,10 @@ def train_reward_model(
         steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
     with new_folder(folder / "model") as temporary:
         fresh.save(temporary)
-    return measure_reward_model(fresh, heldout, num_resamples, seed) | {"steps": steps, "num_training_prompts": len(train)}
-
-
-def measure_reward_model(model: RewardModel, groups: Sequence[reward.Group], num_resamples: int, seed: int) -> dict[str, Any]:
-    """Accuracy on decided pairs beside the longest-answer baseline."""
-    verdicts = reward.judge_pairs(model, groups)
-    owners = [group.prompt_id for group in groups for *_, probability in group.pairs if probability > 0.5]
-    return accuracy(verdicts, owners, num_resamples=num_resamples, seed=seed)
+    return measure_on_pairs(ModelReward(fresh), heldout, num_resamples, seed) | {
+        "steps": steps,
+        "num_training_prompts": len(train),
+    }
 
 
 def train_reward_model_alone(
@@ -124,37 +121,3 @@ def train_reward_model_alone(
 
         run.stage("reward", work, settings=settings.model_dump(mode="json") | {"base": source, "seed": seed}, inputs=files)
     return dict(read_json(output / "reward" / "result.json"))
-
-
-def evaluate_reward_model(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
-    """`heedful reward evaluate`: accuracy of a saved reward model on pairs."""
-    model, base = _saved_reward_model(folder)
-    pairs = [pair for file in files for pair in read_preferences(file)]
-    groups = reward.group_pairs(pairs, lambda _, messages, text: answer_of(base, messages, text, finished=True))
-    return measure_reward_model(model, groups, Config().evaluate.num_resamples, 0)
-
-
-def score_completions(folder: Path, prompts: Path, completions: Path) -> dict[str, float]:
-    """`heedful reward score`: the reward of each completion by id."""
-    model, base = _saved_reward_model(folder)
-    known = by_id(read_prompts(prompts))
-    records = read_jsonl(completions, Completion, unique="id")
-    for record in records:
-        if record.prompt_id not in known:
-            raise DataError(f"completion {record.id!r} answers prompt {record.prompt_id!r}, which is not in {prompts}")
-    answers = [
-        answer_of(base, known[record.prompt_id].messages, record.text, finished=record.finish == "stop") for record in records
-    ]
-    return dict(zip((record.id for record in records), scoring.rewards(model, answers), strict=True))
-
-
-def _saved_reward_model(folder: Path) -> tuple[RewardModel, LanguageModel]:
-    device = choose_device()
-    dtype = choose_dtype("auto", device)
-    model = load_reward_model(folder, None, dtype=dtype, device=device)
-    base = (
-        model.model
-        if isinstance(model, AdapterReward)
-        else load_language_model(Config().model.source, dtype=dtype, device=device)
-    )
-    return model, base

@@ -14,7 +14,16 @@ app = typer.Typer(help="Reward models, trained on pairs.", no_args_is_help=True)
 PAIRS = Annotated[
     list[Path], typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
 ]
-FOLDER = Annotated[Path, typer.Argument(help="A folder that 'heedful reward train' wrote.", metavar="MODEL")]
+_KINDS = (
+    "A folder that 'heedful reward train' wrote, a sequence classifier in Hugging Face's layout (folder or hub id), "
+    "ensemble:FOLDER,FOLDER, python:module:function, file.py:function, or http(s)://..."
+)
+SOURCE = Annotated[str, typer.Argument(help=_KINDS, metavar="SOURCE")]
+REWARD_SOURCE = Annotated[
+    str | None, typer.Option("--reward-model", help=_KINDS + " Left out: [[reward.terms]] of the configuration.")
+]
+LABEL = Annotated[str, typer.Option("--label", help="Of a classifier: name or number of the label whose logit is the reward.")]
+READS = Annotated[str, typer.Option("--reads", help="Of a classifier: prompt+answer or answer; auto as it was trained.")]
 
 
 @app.command()
@@ -39,14 +48,17 @@ def train(
     config = parse({}, "--set", tuple(overrides or ()))
     with Bars() as bars:
         result = train_reward_model_alone(model, preferences, output, config, seed, bars.for_stage("reward"))
-    emit(result, as_json, _sentence(result) + f"\nsaved in {output / 'model'}")
+    emit(result, as_json, _sentence(result) + f"\nsaved in {output / 'reward' / 'model'}")
 
 
 @app.command()
 def score(
-    folder: FOLDER,
+    source: SOURCE,
     prompts: Annotated[Path, typer.Option("--prompts", help="The prompts that were completed.")],
     completions: Annotated[Path, typer.Option("--completions", help="Their completions.")],
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
     """Reward of each completion, one line each: reward, id.
@@ -54,22 +66,33 @@ def score(
     Example: `heedful reward score reward/model --prompts prompts.jsonl --completions completions.jsonl`
     """
     from heedful.cli.terminal import emit
-    from heedful.reward_stage import score_completions
+    from heedful.config import parse, with_reward
+    from heedful.rewards.asking import score_completions
 
-    rewards = score_completions(folder, prompts, completions)
+    config = with_reward(parse({}, "--set", tuple(overrides or ())), source, label, reads)
+    rewards = score_completions(config, prompts, completions)
     emit(rewards, as_json, "\n".join(f"{reward:+.4f}  {id_}" for id_, reward in rewards.items()))
 
 
 @app.command()
-def evaluate(folder: FOLDER, preferences: PAIRS, as_json: JSON = False) -> None:
+def evaluate(
+    source: SOURCE,
+    preferences: PAIRS,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
     """Accuracy on pairs with its interval, beside the longest-answer baseline.
 
     Example: `heedful reward evaluate reward/model --preferences held-out.jsonl --json`
     """
     from heedful.cli.terminal import emit
-    from heedful.reward_stage import evaluate_reward_model
+    from heedful.config import parse, with_reward
+    from heedful.rewards.asking import evaluate_on_pairs
 
-    result = evaluate_reward_model(folder, preferences)
+    config = with_reward(parse({}, "--set", tuple(overrides or ())), source, label, reads)
+    result = evaluate_on_pairs(config, preferences)
     emit(result, as_json, _sentence(result))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from heedful.errors import StoreError, TrainingError
+from heedful.errors import RewardError, StoreError, TrainingError
 from heedful.store import write_bytes
 from heedful.training.metrics import Metrics
 
@@ -117,7 +117,12 @@ def run(
     step = first
     try:
         while not finished and step < max_steps:
-            measured = method.step(step)
+            try:
+                measured = method.step(step)
+            except RewardError:
+                # Rewards are asked for before a step's first update, so the state is that of `step` whole steps.
+                _save(method, checkpoint, step, finished=False)
+                raise
             _require_finite(measured, step)
             step += 1
             if step % eval_every == 0 or step == max_steps:

@@ -30,7 +30,7 @@ from heedful.models.policy import POLICY, LanguageModel, ValueHead
 from heedful.store import new_folder
 from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
-from heedful.training.rollout import Question, RewardFunction, Rollout, answers_to, collect, require_finite_rewards
+from heedful.training.rollout import Question, RewardFunction, Rollout, answers_to, collect, measured_by, require_finite_rewards
 
 MICROBATCH_TOKENS = 1024  # as in reward.py
 HELDOUT_SEED = 7_919  # held-out prompts are always sampled with the same random numbers
@@ -140,6 +140,7 @@ class PPO:
             "explained_variance": explained_variance(batch["returns"], batch["values"], batch["mask"]),
             "kl_coef": kl_coef,
             "sampler_gap": gap,
+            **measured_by(self.reward),
             **learned,
         }
 

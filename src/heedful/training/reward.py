@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,13 +23,32 @@ from heedful.training.metrics import Metrics
 MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
 
 
+class Pair(NamedTuple):
+    """Places of a pair's answers in its group. probability: that chosen is better. margin: by how much, 0 where unknown."""
+
+    chosen: int
+    rejected: int
+    probability: float
+    margin: float = 0.0
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is a right answer: the labelers were not split evenly."""
+        return self.probability > 0.5
+
+    @property
+    def tied(self) -> bool:
+        """Whether the labelers called it level: split evenly, and no consensus sets one above the other."""
+        return self.probability == 0.5 and self.margin == 0
+
+
 @dataclass
 class Group:
-    """The answers to one prompt, each once, and the pairs among them as (chosen, rejected, probability)."""
+    """The answers to one prompt, each once, and the pairs among them."""
 
     prompt_id: str
     answers: list[Answer] = field(default_factory=list)
-    pairs: list[tuple[int, int, float]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
 
 
 # Makes the Answer that a reward model reads from a prompt's id, its conversation and a text.
@@ -49,7 +68,7 @@ def group_pairs(preferences: Sequence[Preference], encode: Encode) -> list[Group
                 places[key] = len(group.answers)
                 group.answers.append(encode(preference.prompt_id, preference.prompt, text))
             pair.append(places[key])
-        group.pairs.append((pair[0], pair[1], preference.probability))
+        group.pairs.append(Pair(pair[0], pair[1], preference.probability, preference.margin or 0.0))
     return list(groups.values())
 
 
@@ -118,10 +137,10 @@ class PairwiseTraining:
             chosen, rejected, probability = [], [], []
             first = 0
             for i in batch:
-                for j, k, p in groups[i].pairs:
-                    chosen.append(first + j)
-                    rejected.append(first + k)
-                    probability.append(p)
+                for pair in groups[i].pairs:
+                    chosen.append(first + pair.chosen)
+                    rejected.append(first + pair.rejected)
+                    probability.append(pair.probability)
                 first += len(groups[i].answers)
             chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
             target_P = torch.tensor(probability, device=rewards_B.device)
@@ -160,13 +179,20 @@ def _within(costs: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float, float]]:
-    """For each decided pair: 1, 0 or 0.5 (equal) for the model, and the same for "the longer text is better"."""
-    answers = [answer for group in groups for answer in group.answers]
-    rewards = scoring.rewards(model, answers)
+    """`verdicts` on a model's rewards."""
+    return verdicts(groups, scoring.rewards(model, [answer for group in groups for answer in group.answers]))
+
+
+def verdicts(groups: Sequence[Group], rewards: Sequence[float]) -> list[tuple[float, float]]:
+    """For each decided pair: 1, 0 or 0.5 (equal) for the rewards, and the same for "the longer text is better".
+
+    rewards: of all answers, group after group.
+    """
     found, first = [], 0
     for group in groups:
-        for j, k, probability in group.pairs:
-            if probability > 0.5:  # a tie has no right answer
+        for pair in group.pairs:
+            if pair.decided:
+                j, k = pair.chosen, pair.rejected
                 lengths = (len(group.answers[j].text), len(group.answers[k].text))
                 found.append((_beats(rewards[first + j], rewards[first + k]), _beats(*lengths)))
         first += len(group.answers)

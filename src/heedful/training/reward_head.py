@@ -37,9 +37,9 @@ def fit_head(model: AdapterReward, groups: Sequence[Group], folder: Path, *, see
     differences, targets, owners = [], [], []
     first = 0
     for owner, group in enumerate(groups):
-        for chosen, rejected, probability in group.pairs:
-            differences.append((features[first + chosen] - features[first + rejected]).numpy())
-            targets.append(probability)
+        for pair in group.pairs:
+            differences.append((features[first + pair.chosen] - features[first + pair.rejected]).numpy())
+            targets.append(pair.probability)
             owners.append(owner)
         first += len(group.answers)
     x, p, owner_of = np.stack(differences).astype(np.float64), np.array(targets), np.array(owners)
