@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -235,6 +236,26 @@ def parse(fields: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -
             raise ConfigError(f"{where}: {_unknown_key(location)}") from None
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {'.'.join(location)} = {first['input']!r}: {message}") from None
+
+
+def for_reward_training(
+    overrides: tuple[str, ...],
+    *,
+    pairs: bool,
+    labelled: Sequence[str] | None,
+    wanted: str,
+    ensemble: int | None,
+    seed: int | None,
+) -> Config:
+    """The configuration of `heedful reward train`: the overrides, and over them what has an option of its own."""
+    given: list[str] = [f"reward.labelled.files={json.dumps(list(labelled))}"] if labelled else []
+    given += [f"reward.labelled.wanted={json.dumps(wanted)}"] if wanted else []
+    given += [f"reward.ensemble={ensemble}"] if ensemble is not None else []
+    given += [f"seed={seed}"] if seed is not None else []
+    config = parse({}, "--set", (*overrides, *given))
+    if pairs == bool(config.reward.labelled.files):
+        raise ConfigError("a reward model learns either from --preferences or from --labelled: name files of one of the two")
+    return config
 
 
 def with_reward(config: Config, source: str | None, label: str, reads: str) -> Config:

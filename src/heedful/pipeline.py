@@ -33,8 +33,8 @@ from heedful.models.reward import Answer, answer_of
 from heedful.models.sources import local_file
 from heedful.records import Completion, Judgement, Preference, Prompt, by_id, read_jsonl
 from heedful.report.build import build
-from heedful.reward_stage import new_reward_model, train_reward_model
-from heedful.rewards.mixture import Measuring, ModelReward, Reward, WeightedSum
+from heedful.reward_stage import train_reward
+from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import ppo
@@ -71,8 +71,8 @@ class Pipeline:
         self.freshly_trained: Reward | None = None
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
-        # Pairs that people made elsewhere take the place of the first three stages.
-        self.ready_made = bool(config.reward.preferences)
+        # Pairs or labels that people made elsewhere take the place of the first three stages.
+        self.ready_made = bool(config.reward.preferences or config.reward.labelled.files)
 
     def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
         """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
@@ -85,9 +85,11 @@ class Pipeline:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
             stage("label", self.label, config.label.model_dump(), self.completions, *judged)
-            stage("consensus", self.consensus, {}, self.completions, self.judgements)
+            kept = {"include_ties": True} if config.reward.ties != "drop" else {}
+            stage("consensus", self.consensus, kept, self.completions, self.judgements)
         if self.trains_reward:
-            pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
+            labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
+            pairs = labels or [self.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
         stage("ppo", self.ppo, config.ppo.model_dump() | self.reward_settings, *self.reward_inputs)
         asked = config.evaluate.model_dump() | self.reward_settings
@@ -207,7 +209,8 @@ class Pipeline:
     def consensus(self) -> None:
         completions = read_jsonl(self.completions, Completion, unique="id")
         judgements = read_jsonl(self.judgements, Judgement, unique="id")
-        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements)
+        kept = self.config.reward.ties != "drop"
+        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements, include_ties=kept)
 
     def reward(self) -> None:
         settings = self.config.reward
@@ -217,20 +220,18 @@ class Pipeline:
         else:
             pairs = read_jsonl(self.preferences, Preference)
             cut_off = {(c.prompt_id, c.text) for c in read_jsonl(self.completions, Completion) if c.finish == "length"}
-        fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
-        result = train_reward_model(
-            fresh,
-            pairs,
+        self.freshly_trained, result = train_reward(
+            self.model,
+            settings,
             self.path / "reward",
-            chat_of=self.model,
-            settings=settings,
-            seed=self.config.seed,
+            pairs=pairs,
             cut_off=cut_off,
+            seed=self.config.seed,
+            device=self.device,
             num_resamples=self.config.evaluate.num_resamples,
             progress=self.bar("reward"),
         )
         write_json(self.path / "reward" / "result.json", result)
-        self.freshly_trained = ModelReward(fresh)
 
     @cached_property
     def reward_function(self) -> WeightedSum:

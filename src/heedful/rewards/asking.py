@@ -8,8 +8,10 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.data.formats import read_preferences, read_prompts
+from heedful.data.labelled import read_labelled, two_classes
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import DataError
+from heedful.evaluation.classification import classification
 from heedful.evaluation.compare import accuracy
 from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, by_id, read_jsonl
@@ -37,7 +39,11 @@ class Judge:
     def answer(self, messages: tuple[Message, ...], text: str, *, finished: bool) -> Answer:
         """The text as an Answer; only a reward model on a language model's base needs its tokens."""
         base = self.sources.base
-        return answer_of(base, messages, text, finished=finished) if base else Answer(messages, text, [], [], finished)
+        if base is None:
+            return Answer(messages, text, [], [], finished)
+        if not messages:
+            return Answer((), text, [], base.chat.response_ids(text, finished=finished), finished)
+        return answer_of(base, messages, text, finished=finished)
 
 
 def score_completions(config: Config, prompts: Path, completions: Path) -> dict[str, float]:
@@ -62,6 +68,24 @@ def evaluate_on_pairs(config: Config, files: Sequence[Path]) -> dict[str, Any]:
     judge = Judge(config)
     groups = group_pairs(pairs, lambda _, messages, text: judge.answer(messages, text, finished=True))
     return measure_on_pairs(judge.reward, groups, config.evaluate.num_resamples, config.seed)
+
+
+def evaluate_on_labelled(config: Config, files: Sequence[Path]) -> dict[str, Any]:
+    """Accuracy, F1 and AUC on labelled texts; a reward above 0 calls a text wanted."""
+    section = config.reward.labelled
+    fields = {"text_field": section.text_field, "label_field": section.label_field, "prompt_field": section.prompt_field}
+    examples = [example for file in files for example in read_labelled(file, **fields)]
+    two_classes(examples, section.wanted)
+    judge = Judge(config)
+    answers = []
+    for one in examples:
+        messages = (Message(role="user", content=one.prompt),) if section.prompt_field else ()
+        answers.append(judge.answer(messages, one.text, finished=True))
+    rewards = judge.reward(answers)
+    require_finite_rewards(rewards, answers)
+    wanted = [example.label == section.wanted for example in examples]
+    resamples = min(1000, config.evaluate.num_resamples)
+    return classification(rewards, wanted, threshold=0.0, num_resamples=resamples, seed=config.seed)
 
 
 def measure_on_pairs(reward: Reward, groups: Sequence[Group], num_resamples: int, seed: int) -> dict[str, Any]:

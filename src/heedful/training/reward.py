@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from heedful.config import RewardSection
 from heedful.engine import scoring
 from heedful.errors import DataError
 from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
+from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
 from heedful.training.loop import Optimiser, Progress, copy_into, run, silent, warmup
 from heedful.training.metrics import Metrics
 
+# Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
+TIE_RATE = 0.03
 MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
 
 
@@ -110,6 +114,12 @@ class PairwiseTraining:
         self.seed = seed
         groups = model.parameter_groups()
         rates = {"body": settings.learning_rate, "head": settings.head_learning_rate}
+        self.ties: TieModel | None = settings.ties if settings.ties == "davidson" or settings.ties == "rao-kupper" else None
+        fixed = settings.tie_parameter if self.ties else 0.0
+        raw = raw_tie_parameter(fixed, self.ties) if self.ties and fixed else 0.0
+        self.raw_tie = nn.Parameter(torch.tensor(raw, dtype=torch.float32), requires_grad=False)
+        if self.ties and not fixed:
+            groups, rates = groups | {"ties": [self.raw_tie]}, rates | {"ties": TIE_RATE}
         self.parameters = [parameter for name in rates for parameter in groups[name]]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
@@ -134,23 +144,42 @@ class PairwiseTraining:
         for batch in _within(costs, MICROBATCH_TOKENS):
             answers = [answer for i in batch for answer in groups[i].answers]
             rewards_B = self.model.rewards(answers)
-            chosen, rejected, probability = [], [], []
+            chosen, rejected, pairs = [], [], []
             first = 0
             for i in batch:
                 for pair in groups[i].pairs:
                     chosen.append(first + pair.chosen)
                     rejected.append(first + pair.rejected)
-                    probability.append(pair.probability)
+                    pairs.append(pair)
                 first += len(groups[i].answers)
             chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
-            target_P = torch.tensor(probability, device=rewards_B.device)
-            loss = pairwise_loss(chosen_P, rejected_P, target_P)
+            loss = self._loss(chosen_P, rejected_P, pairs)
             centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
             (centred * len(chosen) / num_pairs).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) * len(chosen) / num_pairs
-            correct += float((chosen_P > rejected_P).sum()) + 0.5 * float((chosen_P == rejected_P).sum())
+            decided_P = torch.tensor([pair.decided for pair in pairs], device=rewards_B.device)
+            right_P = (chosen_P > rejected_P).float() + 0.5 * (chosen_P == rejected_P).float()
+            correct += float(right_P[decided_P].sum())
         norm = self.optimiser.update()
-        return {"loss": total, "accuracy": correct / num_pairs, "grad_norm": norm}
+        num_decided = sum(pair.decided for group in groups for pair in group.pairs)
+        tie = {"tie_parameter": self.tie_parameter} if self.ties else {}
+        right = {"accuracy": correct / num_decided} if num_decided else {}  # ties alone have no right answer
+        return {"loss": total, **right, "grad_norm": norm, **tie}
+
+    def _loss(self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, pairs: Sequence[Pair]) -> torch.Tensor:
+        device = chosen_P.device
+        probability_P = torch.tensor([pair.probability for pair in pairs], device=device)
+        margin_P = torch.tensor([self.settings.margin_weight * pair.margin for pair in pairs], device=device)
+        if self.ties is None:
+            return pairwise_loss(chosen_P, rejected_P, probability_P, margin_P)
+        tied_P = torch.tensor([pair.tied for pair in pairs], device=device)
+        log_parameter = log_tie_parameter(self.raw_tie.to(device), self.ties)
+        return tie_aware_loss(chosen_P, rejected_P, probability_P, tied_P, log_parameter, self.ties, margin_P)
+
+    @property
+    def tie_parameter(self) -> float:
+        """nu or theta as it stands; 1 where ties have no model."""
+        return float(log_tie_parameter(self.raw_tie.detach(), self.ties).exp()) if self.ties else 1.0
 
     def evaluate(self, step: int) -> dict[str, float]:
         verdicts = [correct for group in self.heldout for correct, _ in judge_pairs(self.model, [group])]
@@ -211,20 +240,26 @@ def train(
     *,
     settings: RewardSection,
     seed: int,
+    log: tuple[Path, str] | None = None,
     progress: Progress = silent,
-) -> int:
-    """Trains in place with checkpoints in `folder`; returns the number of steps."""
+) -> tuple[PairwiseTraining, int]:
+    """Trains in place with checkpoints in `folder`; returns the method and the number of steps.
+
+    log: the run directory and the stage that metrics are kept under; by default the folder's parent, as "reward".
+    """
+    run_folder, stage = log or (folder.parent, "reward")
     num_steps = settings.epochs * -(-len(train_groups) // settings.batch_prompts)
     method = PairwiseTraining(model, train_groups, heldout_groups, settings=settings, num_steps=num_steps, seed=seed)
-    return run(
+    steps = run(
         method,
         folder / "checkpoint.pt",
-        lambda first: Metrics(folder.parent, "reward", first),
+        lambda first: Metrics(run_folder, stage, first),
         max_steps=num_steps,
         checkpoint_every=10,
         eval_every=max(1, num_steps // 2),
         progress=progress,
     )
+    return method, steps
 
 
 def drop_long(groups: Sequence[Group], model: RewardModel, max_tokens: int) -> tuple[list[Group], int]:
