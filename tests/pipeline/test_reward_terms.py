@@ -165,3 +165,32 @@ def test_an_endpoint_that_fails_loses_nothing(tiny: Path, flaky: Flaky, tmp_path
         {k: v for k, v in row.items() if k not in ignored} for row in undisturbed
     ]
     assert resumed["compare"] == whole["compare"]
+
+
+@pytest.mark.parametrize("ties", ["soft", "davidson"])
+def test_a_run_keeps_ties_from_the_consensus_on(tiny: Path, tmp_path: Path, ties: str) -> None:
+    """Judgements in which every labeler calls half of the prompts level."""
+    from heedful.records import Preference, read_jsonl
+
+    whole = load(small_run.write_config(tmp_path / "first.toml", tiny))
+    with Run(tmp_path / "first") as run:
+        flow = Pipeline(whole, run, silent)
+        flow.sample()
+        flow.label()
+    lines = (tmp_path / "first/label/judgements.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    level = {row["prompt_id"] for row in rows[: len(rows) // 2]}
+    for row in rows:
+        if row["prompt_id"] in level:
+            row["ranks"] = dict.fromkeys(row["ranks"], 1)
+    (tmp_path / "judgements.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = (f'reward.ties="{ties}"', f'label.judgements="{tmp_path / "judgements.jsonl"}"', "ppo.max_steps=1")
+    summary, _ = run_of(load(tmp_path / "first.toml", changed), tmp_path / "run")
+    kept = read_jsonl(tmp_path / "run/consensus/preferences.jsonl", Preference)
+    tied = [pair for pair in kept if pair.probability == 0.5 and pair.margin == 0]
+    levelled = {pair.prompt_id for pair in kept if pair.prompt_id in level}
+    assert levelled
+    assert levelled <= {pair.prompt_id for pair in tied}
+    assert len(tied) < len(kept)
+    assert summary["reward_model"]["num_training_ties"] > 0
+    assert ("tie_parameter" in summary["reward_model"]) == (ties == "davidson")

@@ -75,7 +75,7 @@ class Ensemble:
 def combine(rewards: Sequence[float], aggregate: Aggregate, coef: float) -> float:
     """One reward of several members'. Sd and variance are over the members as a whole population.
 
-    mean-variance is UWO and worst is WCO of Coste et al. 2023, section 4.
+    mean-variance is UWO and worst is WCO of Coste et al. 2023.
     """
     if aggregate == "worst":
         return min(rewards)

@@ -20,8 +20,8 @@ def tie_log_probabilities(gap_P: Tensor, log_parameter: Tensor, model: TieModel)
     """Log-probabilities (P, 3) of "chosen is better", "rejected is better", "tie"; they sum to 1 after exp.
 
     gap_P: d = r_j - r_k. log_parameter: a scalar, log nu (any number) or log theta (above 0).
-    davidson: e^(d/2), e^(-d/2) and nu over their sum (Davidson 1970, eq. 1, with worths e^r).
-    rao-kupper: sigmoid(d - log theta), sigmoid(-d - log theta), and what is left (Rao and Kupper 1967, eq. 2.4 to 2.6).
+    davidson: e^(d/2), e^(-d/2) and nu over their sum (Davidson 1970, with worths e^r).
+    rao-kupper: sigmoid(d - log theta), sigmoid(-d - log theta), and what is left (Rao and Kupper 1967).
     """
     if model == "davidson":
         return F.log_softmax(torch.stack([gap_P / 2, -gap_P / 2, log_parameter.expand_as(gap_P)], dim=-1), dim=-1)
