@@ -14,8 +14,9 @@ from heedful.data.formats import read_preferences
 from heedful.data.labelled import Labelled, read_labelled, two_classes
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import ConfigError
+from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
-from heedful.models.reward import AdapterReward, Reads, RewardHead, free_adapter, load_encoder_reward
+from heedful.models.reward import AdapterReward, Reads, free_adapter, load_encoder_reward
 from heedful.models.sources import is_encoder, local_file
 from heedful.records import Preference
 from heedful.rewards.mixture import Reward

@@ -194,3 +194,13 @@ def test_a_run_keeps_ties_from_the_consensus_on(tiny: Path, tmp_path: Path, ties
     assert len(tied) < len(kept)
     assert summary["reward_model"]["num_training_ties"] > 0
     assert ("tie_parameter" in summary["reward_model"]) == (ties == "davidson")
+
+
+def test_a_run_with_an_ensemble_is_the_same_from_memory_and_from_disk(tiny: Path, tmp_path: Path) -> None:
+    config = load(small_run.write_config(tmp_path / "small.toml", tiny), ("reward.ensemble=2", "ppo.max_steps=2"))
+    first, rows = run_of(config, tmp_path / "run")
+    assert len(first["reward_model"]["members"]) == 2
+    assert all(row["ensemble_sd"] > 0 for row in rows)
+    with Run(tmp_path / "run") as run:
+        again = Pipeline(config, run, silent)("evaluate")
+    assert again["compare"] == first["compare"]

@@ -21,7 +21,8 @@ from heedful.engine.batching import batches_by_tokens
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.errors import DataError
 from heedful.functional.losses.classes import class_loss
-from heedful.models.reward import Answer, RewardHead, RewardModel
+from heedful.models.head import RewardHead
+from heedful.models.reward import Answer, RewardModel
 from heedful.training.loop import Optimiser, Progress, copy_into, run, silent, warmup
 from heedful.training.metrics import Metrics
 from heedful.training.reward import MICROBATCH_TOKENS

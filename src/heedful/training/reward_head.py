@@ -19,7 +19,8 @@ from torch import Tensor
 
 from heedful.engine.batching import batches_by_tokens
 from heedful.engine.scoring import MAX_TOKENS
-from heedful.models.reward import Answer, RewardHead
+from heedful.models.head import RewardHead
+from heedful.models.reward import Answer
 from heedful.store import write_bytes
 from heedful.training.loop import Progress, silent
 from heedful.training.reward import Group
