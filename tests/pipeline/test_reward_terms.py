@@ -146,20 +146,25 @@ def flaky() -> Iterator[Flaky]:
     server.http.server_close()
 
 
-def test_an_endpoint_that_fails_loses_nothing(tiny: Path, flaky: Flaky, tmp_path: Path) -> None:
-    """It fails in the fourth step, between two checkpoints; the run that goes on ends with the numbers of one undisturbed."""
+@pytest.mark.parametrize(("request_", "steps", "left"), [(5, 3, 3 + 1 + 2), (4, 2, 1 + 3 + 1 + 2), (8, 5, 1 + 2)])
+def test_an_endpoint_that_fails_loses_nothing(
+    tiny: Path, flaky: Flaky, tmp_path: Path, request_: int, steps: int, left: int
+) -> None:
+    """It fails between two checkpoints: in the fourth step, on the held-out prompts after the third, and after the last.
+
+    The run that goes on ends with the numbers of one undisturbed, and asks for nothing twice.
+    """
     terms = f'\n[[reward.terms]]\nsource = "{flaky.url}"\nmax_retries = 1\nbackoff_s = 0.01\n'
     config = load(small_run.write_config(tmp_path / "small.toml", tiny, more=terms), ("ppo.checkpoint_every=100",))
     whole, undisturbed = run_of(config, tmp_path / "whole")
-    # Three steps, and the held-out prompts after the third: the fifth request is the fourth step's.
-    flaky.requests, flaky.fail_from = 0, 5
+    # Three steps, the held-out prompts after the third, three steps, the held-out prompts again; then before and after.
+    flaky.requests, flaky.fail_from = 0, request_
     with pytest.raises(RewardError, match=r"gave nan for the answer .* Nothing that was learned is lost"):
         run_of(config, tmp_path / "run")
-    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [0, 1, 2]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == list(range(steps))
     flaky.requests, flaky.fail_from = 0, 10**9
     resumed, rows = run_of(config, tmp_path / "run")
-    # Three steps that were left, the held-out prompts once, and before and after: what was done is not done again.
-    assert flaky.requests == 3 + 1 + 2
+    assert flaky.requests == left
     ignored = {"time"}
     assert [{k: v for k, v in row.items() if k not in ignored} for row in rows] == [
         {k: v for k, v in row.items() if k not in ignored} for row in undisturbed
