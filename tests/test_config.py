@@ -38,6 +38,8 @@ def bounds(field: FieldInfo) -> dict[str, Any]:
 def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple and issubclass(get_args(kind)[0], Section):
+        return st.lists(sections(get_args(kind)[0]), max_size=2).map(tuple)
     if get_origin(kind) is tuple:
         return st.lists(texts, max_size=3).map(tuple)
     if get_origin(kind) in (Union, types.UnionType):

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from heedful.config import GRPOSection, ILQLSection, LoraSection, PPOSection, RewardSection, RLOOSection, Section
+from heedful.config import (
+    GRPOSection,
+    ILQLSection,
+    LabelledSection,
+    LoraSection,
+    PPOSection,
+    RewardSection,
+    RewardTermSection,
+    RLOOSection,
+    Section,
+)
 from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +32,7 @@ PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
 ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
 BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
+REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 
 
 # Reading pages
@@ -58,6 +69,8 @@ SETTINGS = [
     pytest.param(ILQL_PAGE, "## Settings", ILQLSection, id="ilql"),
     pytest.param(BOARD_PAGE, "## Settings of PPO", BoardPPOSection, id="tictactoe-ppo"),
     pytest.param(BOARD_PAGE, "## Settings of Q-learning", BoardQSection, id="tictactoe-q"),
+    pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
+    pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
 ]
 
 
@@ -196,7 +209,8 @@ def test_each_quantity_of_a_policy_gradient_step_is_documented() -> None:
 
 def test_each_quantity_of_a_reward_model_step_is_documented() -> None:
     measured = keys_in("training/reward.py", "PairwiseTraining", "step", "evaluate")
-    assert {"loss", "heldout_accuracy"} <= measured
+    measured |= keys_in("training/classifier.py", "ClassifierTraining", "step", "evaluate")
+    assert {"loss", "heldout_accuracy", "tie_parameter"} <= measured
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
 
 
@@ -214,9 +228,28 @@ def test_each_quantity_of_a_tic_tac_toe_step_is_documented() -> None:
 
 
 def test_each_key_of_a_reward_models_result_is_documented() -> None:
-    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in("reward_stage.py", None, "train_reward_model")
-    assert {"longest_answer", "steps"} <= written
+    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in(
+        "evaluation/classification.py", None, "classification"
+    )
+    written |= keys_in("rewards/tasks.py", "PairTask", "fit", "measure") | keys_in(
+        "rewards/tasks.py", "LabelledTask", "measure"
+    )
+    members = re.search(r"return ensemble, measured \| \{(.*)\}", (SOURCE / "rewards" / "tasks.py").read_text(encoding="utf-8"))
+    assert members
+    written |= set(re.findall(r'"(\w+)":', members.group(1)))
+    assert {"longest_answer", "steps", "auc", "members"} <= written
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
+
+
+def test_each_quantity_that_a_reward_measures_is_documented() -> None:
+    """Whatever is put into an attribute `measured`; a name made of the term's is documented as term_NAME."""
+    measured = set()
+    for file in sorted((SOURCE / "rewards").glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        measured |= set(re.findall(r'measured(?: = \{|\[)f?"(\w+)', text))
+    assert {"term_", "ensemble_sd", "endpoint_retries"} <= measured
+    documented = table(section(REWARDS_PAGE.read_text(encoding="utf-8"), "## What a step logs"))
+    assert {name.removesuffix("NAME") for name in documented} == measured
 
 
 # Links

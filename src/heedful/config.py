@@ -6,8 +6,9 @@ import difflib
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic.fields import FieldInfo
@@ -81,8 +82,38 @@ class LoraSection(Section):
     )
 
 
+class RewardTermSection(Section):
+    """One of the rewards whose weighted sum PPO optimises."""
+
+    source: str = Field(
+        "trained",
+        description="trained, a folder or hub id, ensemble:F,F, python:module:function, file.py:function, http(s)://...",
+    )
+    name: str = Field("", description="Its name in the metrics; empty: made from the source.")
+    weight: float = Field(1.0, description="Factor of this reward in the sum; negative to keep something low.")
+    label: str = Field("", description="Of a classifier: the name or number of the label whose logit is the reward.")
+    reads: Literal["auto", "prompt+answer", "answer"] = Field(
+        "auto", description="What a classifier reads; auto: what it was trained on, else both."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Of an HTTP endpoint: seconds for one whole request.")
+    max_retries: int = Field(5, ge=0, description="Of an HTTP endpoint: tries after the first that failed.")
+    backoff_s: float = Field(1.0, ge=0, description="Of an HTTP endpoint: wait before the first retry; doubles, 60 at most.")
+    batch_rows: int = Field(64, ge=1, description="Of an HTTP endpoint: answers a request.")
+    token_env: str = Field("", description="Of an HTTP endpoint: environment variable that holds its bearer token.")
+
+
+class LabelledSection(Section):
+    """Texts that people put into classes; with files, the reward model is a classifier of them and learns from no pairs."""
+
+    files: Names = Field((), description="JSONL or CSV files, packed with gzip or not.")
+    text_field: str = Field("text", description="Field or column of the text.")
+    label_field: str = Field("label", description="Field or column of its label.")
+    prompt_field: str = Field("", description="Field or column of what the text answers; empty: the text stands alone.")
+    wanted: str = Field("", description="Label whose logit is the reward; all others make the second class.")
+
+
 class RewardSection(Section):
-    """The reward model, trained on pairs."""
+    """The reward model, trained on pairs or on labelled texts, and what PPO makes of it."""
 
     preferences: Names = Field(
         (),
@@ -96,6 +127,7 @@ class RewardSection(Section):
         "last+mean", description="What the head reads: the last token, the mean of the last 40 (an encoder: of all), or both."
     )
     lora: LoraSection = LoraSection()
+    labelled: LabelledSection = LabelledSection()
     learning_rate: float = Field(3e-4, gt=0, description="Peak rate of the adapter; for a whole encoder 5e-5 is better.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the scalar head.")
     epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
@@ -104,6 +136,21 @@ class RewardSection(Section):
     max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
     max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
     center_weight: float = Field(0.01, ge=0, description="Weight of (r_j + r_k)^2 a pair, which centres rewards at 0.")
+    margin_weight: float = Field(0.0, ge=0, description="The rewards of a pair shall differ by this times its margin.")
+    ties: Literal["drop", "soft", "davidson", "rao-kupper"] = Field(
+        "drop", description="Tied pairs: none; probability 0.5; or a class of their own in one of two models of ties."
+    )
+    tie_parameter: float = Field(
+        0.0, ge=0, description="nu of Davidson (above 0) or theta of Rao and Kupper (above 1), held fixed; 0: learnt."
+    )
+    ensemble: int = Field(1, ge=1, le=16, description="Reward models to train, each from a seed of its own.")
+    aggregate: Literal["mean", "mean-sd", "mean-variance", "worst"] = Field(
+        "mean-sd", description="What an ensemble says: mean, less disagreement_coef times the spread, or the least reward."
+    )
+    disagreement_coef: float = Field(0.5, ge=0, description="c in mean - c sd of an ensemble.")
+    terms: Annotated[tuple[RewardTermSection, ...], Strict(False)] = Field(
+        (), description="PPO's reward as a weighted sum, one [[reward.terms]] each; empty: the trained model alone."
+    )
 
 
 class PolicySection(Section):
@@ -276,6 +323,40 @@ def parse(fields: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -
         raise ConfigError(f"{where}: {'.'.join(location)} = {first['input']!r}: {message}") from None
 
 
+def for_reward_training(
+    overrides: tuple[str, ...],
+    *,
+    pairs: bool,
+    labelled: Sequence[str] | None,
+    wanted: str,
+    ensemble: int | None,
+    seed: int | None,
+) -> Config:
+    """The configuration of `heedful reward train`: the overrides, and over them what has an option of its own."""
+    given: list[str] = [f"reward.labelled.files={json.dumps(list(labelled))}"] if labelled else []
+    given += [f"reward.labelled.wanted={json.dumps(wanted)}"] if wanted else []
+    given += [f"reward.ensemble={ensemble}"] if ensemble is not None else []
+    given += [f"seed={seed}"] if seed is not None else []
+    config = parse({}, "--set", (*overrides, *given))
+    if pairs == bool(config.reward.labelled.files):
+        raise ConfigError("a reward model learns either from --preferences or from --labelled: name files of one of the two")
+    return config
+
+
+def with_reward(config: Config, source: str | None, label: str, reads: str) -> Config:
+    """The configuration with one source of rewards in place of its terms; as it is when no source is given.
+
+    Raises ConfigError when neither names a reward that exists already.
+    """
+    terms = config.reward.terms
+    if source is not None:
+        one = {"source": source, "label": label, "reads": reads}
+        terms = parse({"reward": {"terms": [one]}}, "--reward-model").reward.terms
+    if not terms or any(term.source == "trained" for term in terms):
+        raise ConfigError("name a reward that exists: --reward-model, or [[reward.terms]] without source = 'trained'")
+    return config.model_copy(update={"reward": config.reward.model_copy(update={"terms": terms})})
+
+
 def _apply(fields: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
@@ -331,8 +412,9 @@ def _walk(section: type[Section], prefix: str = "") -> list[tuple[str, FieldInfo
     found: list[tuple[str, FieldInfo]] = []
     for name, field in section.model_fields.items():
         found.append((prefix + name, field))
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found += _walk(field.annotation, f"{prefix}{name}.")
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found += _walk(kind, f"{prefix}{name}.")
     return found
 
 
@@ -348,6 +430,9 @@ def to_toml(config: Section, *, explain: bool = False, prefix: str = "") -> str:
             continue
         if explain and field.description:
             values.append(f"# {field.description}")
+        if isinstance(value, tuple) and value and isinstance(value[0], Section):
+            tables += [f"[[{prefix}{name}]]\n{to_toml(item, prefix=f'{prefix}{name}.')}" for item in value]
+            continue
         values.append(f"# {name} =" if value is None else f"{name} = {_literal(value)}")
     return "\n".join(["\n".join(values) + "\n" if values else "", *tables])
 

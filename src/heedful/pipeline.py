@@ -17,7 +17,7 @@ from typing import Any
 
 from heedful import __version__
 from heedful.align_stage import new_method, settings_of
-from heedful.config import Config, to_toml
+from heedful.config import Config, RewardTermSection, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
@@ -30,16 +30,13 @@ from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
-from heedful.models.reward import (
-    Answer,
-    RewardModel,
-    answer_of,
-    load_reward_model,
-)
+from heedful.models.reward import Answer, answer_of
 from heedful.models.sources import local_file
 from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
 from heedful.report.build import build
-from heedful.reward_stage import new_reward_model, read_run_pairs, train_reward_model
+from heedful.reward_stage import read_run_pairs, train_reward
+from heedful.rewards.mixture import Measuring, Reward, WeightedSum
+from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
@@ -66,19 +63,23 @@ class Pipeline:
         run: Run,
         progress: Progress,
         command: str = "heedful run",
-        reward_folder: Path | None = None,
+        reward_folder: Path | str | None = None,
     ) -> None:
+        """reward_folder: any source of rewards, in place of those that the configuration names."""
         self.config = config
         self.run = run
         self.path = run.path
         self.command = command
         self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = progress
-        self.reward_folder = reward_folder or run.path / "reward" / "model"
+        given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
+        self.terms = given or (RewardTermSection(),)
+        self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        self.freshly_trained: Reward | None = None
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
-        # Pairs that people made elsewhere take the place of the first three stages.
-        self.ready_made = bool(config.reward.preferences)
+        # Pairs or labels that people made elsewhere take the place of the first three stages.
+        self.ready_made = bool(config.reward.preferences or config.reward.labelled.files)
 
     def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
         """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
@@ -96,23 +97,27 @@ class Pipeline:
             if name in stages:
                 self.stage(name, work, settings, *inputs)
 
-        if not self.ready_made:
+        if self.trains_reward and not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
             stage("label", self.label, config.label.model_dump(), self.completions, *judged)
-            stage("consensus", self.consensus, {}, self.completions, self.judgements)
-        pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
-        stage("reward", self.reward, config.reward.model_dump(), *pairs)
-        stage(config.method, self.align, self.settings.model_dump(), self.reward_folder)
-        stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
+            kept = {"include_ties": True} if config.reward.ties != "drop" else {}
+            stage("consensus", self.consensus, kept, self.completions, self.judgements)
+        if self.trains_reward:
+            labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
+            pairs = labels or [self.preferences]
+            stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
+        stage(config.method, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
+        asked = config.evaluate.model_dump() | self.reward_settings
+        stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
     def align_alone(self) -> dict[str, Any]:
-        """The method alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
+        """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
         name = self.config.method
         self.run.check([name], self.named)
-        self.stage(name, self.align, self.settings.model_dump(), self.reward_folder)
+        self.stage(name, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
         return dict(read_json(self.path / name / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
@@ -130,13 +135,30 @@ class Pipeline:
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
     policy_folder = property(lambda self: self.path / self.config.method / "policy")
+    trained_folder = property(lambda self: self.path / "reward" / "model")
 
     @property
     def named(self) -> list[Path]:
         """Files and folders that the configuration names; no stage may clear them away."""
         config = self.config
-        files = (*config.prompts.files, *config.reward.preferences, config.label.judgements)
-        return [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
+        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
+        named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
+        return named + [path for term in self.terms for path in local_inputs(term)]
+
+    @property
+    def reward_settings(self) -> dict[str, Any]:
+        """What of the settings makes the reward, other than the trained model's."""
+        if self.terms == (RewardTermSection(),):
+            return {}
+        section = self.config.reward
+        shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
+        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
+
+    @property
+    def reward_inputs(self) -> list[Path]:
+        """Files and folders that the reward is made of."""
+        trained = [self.trained_folder] if self.trains_reward else []
+        return trained + [path for term in self.terms for path in local_inputs(term)]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -222,7 +244,8 @@ class Pipeline:
     def consensus(self) -> None:
         completions = read_jsonl(self.completions, Completion, unique="id")
         judgements = read_jsonl(self.judgements, Judgement, unique="id")
-        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements)
+        kept = self.config.reward.ties != "drop"
+        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements, include_ties=kept)
 
     def reward(self) -> None:
         settings = self.config.reward
@@ -233,32 +256,41 @@ class Pipeline:
             completions = read_jsonl(self.completions, Completion)
             pairs = read_run_pairs(self.preferences, completions)
             written = {(c.prompt_id, c.text): self.tokens(c) for c in completions}
-        fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
-        result = train_reward_model(
-            fresh,
-            pairs,
+        self.freshly_trained, result = train_reward(
+            self.model,
+            settings,
             self.path / "reward",
-            chat_of=self.model,
-            settings=settings,
-            seed=self.config.seed,
+            pairs=pairs,
             written=written,
+            seed=self.config.seed,
+            device=self.device,
             num_resamples=self.config.evaluate.num_resamples,
             progress=self.bar("reward"),
         )
         write_json(self.path / "reward" / "result.json", result)
-        self.__dict__["reward_model"] = fresh
 
     @cached_property
-    def reward_model(self) -> RewardModel:
-        return load_reward_model(self.reward_folder, self.model, dtype=self.dtype, device=self.device)
+    def reward_function(self) -> WeightedSum:
+        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
+        section = self.config.reward
+        trained = RewardTermSection(source=str(self.trained_folder))
+        sources = Sources(
+            self.model,
+            dtype=self.dtype,
+            device=self.device,
+            trained=lambda: self.freshly_trained or sources.reward(trained),
+            aggregate=section.aggregate,
+            coef=section.disagreement_coef,
+        )
+        return sources.mixture(self.terms)
 
     def score(self, answers: Any) -> list[float]:
-        return scoring.rewards(self.reward_model, answers)
+        return self.reward_function(answers)
 
     def align(self) -> None:
-        _ = self.reward_model
         name = self.config.method
-        method = new_method(self.config, self.model, self.score, self.questions("train"), self.questions("heldout"))
+        reward = Measuring(self.score, self.reward_function)
+        method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
         steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
         policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
         stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"
@@ -266,7 +298,7 @@ class Pipeline:
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
-        _ = self.reward_model
+        _ = self.reward_function
         if POLICY not in self.model.adapters:
             self.model.load_adapter(POLICY, self.policy_folder)
         prompts = self.prompts["heldout"]
@@ -319,8 +351,10 @@ class Pipeline:
     def summary(self) -> dict[str, Any]:
         """What came out, in one object."""
         path = self.path
-        labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
-        labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
+        judged = self.trains_reward and not self.ready_made
+        labelled = read_json(path / "consensus" / "agreement.json") if judged else {}
+        labelers = read_json(path / "consensus" / "labelers.json") if judged else []
+        trained = {"reward_model": read_json(path / "reward" / "result.json")} if self.trains_reward else {}
         done = self.run.manifest["stages"]
         return {
             "model": self.config.model.source,
@@ -330,11 +364,11 @@ class Pipeline:
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
             "kl_target": self.settings.kl_target,
-            "reward_model": read_json(path / "reward" / "result.json"),
+            **trained,
             "align": read_json(path / self.config.method / "result.json"),
             "labelers": labelers,
             "agreement": labelled,
-            "simulated_labelers": not self.ready_made and not self.config.label.judgements,
+            "simulated_labelers": judged and not self.config.label.judgements,
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
             "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.

@@ -14,8 +14,9 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from heedful.config import LoraSection, RewardSection
 from heedful.engine import scoring
 from heedful.errors import ModelError
+from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
-from heedful.models.reward import AdapterReward, Answer, EncoderReward, RewardHead, answer_of, load_reward_model
+from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_of, load_reward_model
 from heedful.records import Message, Preference
 from heedful.reward_stage import new_reward_model, train_reward_model
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
+from heedful.cli.reward import LABEL, READS, REWARD_SOURCE
 
 app = typer.Typer(help="Optimise the policy.", no_args_is_help=True)
 
@@ -18,50 +19,71 @@ def group() -> None:
 
 
 CONFIG = Annotated[Path, typer.Option("--config", help="A heedful.toml; its model, prompts and method's sections are read.")]
-REWARD_MODEL = Annotated[Path, typer.Option("--reward-model", help="A folder that 'heedful reward train' wrote.")]
 OUTPUT = Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the policy.")]
 
 
 @app.command()
-def ppo(config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False) -> None:
-    """Proximal policy optimisation against a reward model; goes on from its last checkpoint.
+def ppo(
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Proximal policy optimisation against a reward of any kind; goes on from its last checkpoint.
 
     Example: `heedful align ppo --config heedful.toml --reward-model reward/model --output aligned`
     """
-    _online("ppo", config, reward_model, output, overrides, as_json)
+    _online("ppo", config, (reward_model, label, reads), output, overrides, as_json)
 
 
 @app.command()
 def rloo(
-    config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
 ) -> None:
-    """REINFORCE against a reward model, each answer held against the others; goes on from its last checkpoint.
+    """REINFORCE against a reward of any kind, each answer held against the others; goes on from its last checkpoint.
 
     Example: `heedful align rloo --config heedful.toml --reward-model reward/model --output aligned`
     """
-    _online("rloo", config, reward_model, output, overrides, as_json)
+    _online("rloo", config, (reward_model, label, reads), output, overrides, as_json)
 
 
 @app.command()
 def grpo(
-    config: CONFIG, reward_model: REWARD_MODEL, output: OUTPUT, overrides: OVERRIDES = None, as_json: JSON = False
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
 ) -> None:
-    """Group-relative policy optimisation against a reward model; goes on from its last checkpoint.
+    """Group-relative policy optimisation against a reward of any kind; goes on from its last checkpoint.
 
     Example: `heedful align grpo --config heedful.toml --reward-model reward/model --output aligned --set grpo.variant=dapo`
     """
-    _online("grpo", config, reward_model, output, overrides, as_json)
+    _online("grpo", config, (reward_model, label, reads), output, overrides, as_json)
 
 
-def _online(method: str, config: Path, reward_model: Path, output: Path, overrides: list[str] | None, as_json: bool) -> None:
+def _online(
+    method: str, config: Path, reward: tuple[str | None, str, str], output: Path, overrides: list[str] | None, as_json: bool
+) -> None:
     from heedful.cli.terminal import Bars, emit
-    from heedful.config import load
+    from heedful.config import load, with_reward
     from heedful.pipeline import Pipeline
     from heedful.store import Run
 
-    loaded = load(config, (*(overrides or ()), f"method={method}"))
+    loaded = with_reward(load(config, (*(overrides or ()), f"method={method}")), *reward)
     with Run(output) as run, Bars() as bars:
-        pipeline = Pipeline(loaded, run, bars, reward_folder=reward_model)
+        pipeline = Pipeline(loaded, run, bars)
         result = pipeline.align_alone()
     emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {pipeline.policy_folder}")
 

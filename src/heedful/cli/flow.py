@@ -151,11 +151,13 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
     if summary["simulated_labelers"]:
         print("Labels came from simulated labelers going by a written rubric, not from people.")
     table("Held-out prompts, before and after", ("", "before", "after", "difference", ""), compare_table(summary))
-    accuracy = summary["reward_model"]
-    print(
-        f"\nreward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs; "
-        f"longest answer {100 * accuracy['longest_answer']:.1f}%"
-    )
+    print()
+    accuracy = summary.get("reward_model", {})
+    if "num_pairs" in accuracy:
+        print(
+            f"reward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs; "
+            f"longest answer {100 * accuracy['longest_answer']:.1f}%"
+        )
     kl, target = summary["kl"], summary["kl_target"]
     print(f"sequence KL   {kl['estimate']:.2f} nats" + (f" (target {target:g})" if target else ""))
     for labeler in summary["labelers"]:

@@ -60,6 +60,9 @@ def consensus(
     completions: COMPLETIONS,
     output: Annotated[Path, typer.Option("--output", help="Folder for preferences, labelers and agreement.")],
     criterion: Annotated[str | None, typer.Option(help="Use only the judgements by this criterion.")] = None,
+    keep_ties: Annotated[
+        bool, typer.Option("--keep-ties", help="Level completions make pairs too, with probability 0.5; see reward.ties.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Settle several labelers' rankings: preferences.jsonl, labelers.json, agreement.json.
@@ -82,6 +85,7 @@ def consensus(
             for judgement in read_jsonl(judgements, Judgement, unique="id")
             if criterion is None or judgement.criterion == criterion
         ],
+        include_ties=keep_ties,
     )
     labelers = read_json(output / "labelers.json")
     if as_json:

@@ -34,7 +34,15 @@ from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
 from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
-from heedful.training.rollout import Question, RewardFunction, Rollout, answers_to, collect, require_finite_rewards
+from heedful.training.rollout import (
+    Question,
+    RewardFunction,
+    Rollout,
+    answers_to,
+    collect,
+    measured_by,
+    require_finite_rewards,
+)
 
 MICROBATCH_TOKENS = 1024  # as in reward.py
 HELDOUT_SEED = 7_919  # held-out prompts are always sampled with the same random numbers
@@ -135,6 +143,7 @@ class PolicyGradient:
             "kl_coef": kl_coef,
             "sampler_gap": gap,
             "skipped_groups": float(len(set(batch["groups"][~batch["kept"]].tolist()))),
+            **measured_by(self.reward),
             **learned,
         }
         if self.critic:

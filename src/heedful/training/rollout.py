@@ -18,7 +18,13 @@ from heedful.records import Message
 # about 0.05; weights that are one PPO step apart, several times that; a wrong adapter, more than 1.
 MAX_SAMPLER_GAP = {torch.bfloat16: 0.25, torch.float32: 0.01}
 
+# The one seam between a policy's training and whatever judges its answers. A function may have an attribute `measured`.
 RewardFunction = Callable[[Sequence[Answer]], list[float]]
+
+
+def measured_by(reward: RewardFunction) -> dict[str, float]:
+    """What a reward function measured on its last answers besides the rewards: shares of terms, disagreement of members."""
+    return dict(getattr(reward, "measured", {}))
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ def answers_to(
     for question, responses in zip(questions, sampled, strict=True):
         for response in responses:
             text = model.chat.text(response.ids)
-            answers.append(Answer(question.messages, text, question.ids, response.ids))
+            finished = model.chat.finished(response.ids)
+            answers.append(Answer(question.messages, text, question.ids, response.ids, finished))
             logprobs.append(response.logprobs)
     return answers, logprobs
 
