@@ -88,10 +88,12 @@ def episode_of(walk: list[int]) -> Episode:
 
 def copied(walks: list[list[int]]) -> Tensor:
     """Behaviour cloning: the shares with which the walks go on from each node; uniform where they never were."""
-    counts = torch.full((NUM_NODES, NUM_NODES), 1e-9, dtype=torch.float64)
+    # Exactly 0 where there is no edge: a large beta would make a way of the smallest probability.
+    counts = torch.zeros(NUM_NODES, NUM_NODES, dtype=torch.float64)
     for walk in walks:
         for here, there in pairwise(walk):
             counts[here, there] += 1
+    counts[counts.sum(1) == 0] = 1
     return counts / counts.sum(1, keepdim=True)
 
 

@@ -37,7 +37,7 @@ class BoardPPOSection(Section):
 class BoardQSection(Section):
     """Q-learning on the board, from games at random."""
 
-    max_steps: int = Field(4000, ge=1, description="Optimiser steps at most; the proof usually ends it sooner.")
+    max_steps: int = Field(8000, ge=1, description="Optimiser steps at most; the proof usually ends it sooner.")
     eval_every: int = Field(50, ge=1, description="Steps between proofs.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
     games: int = Field(20_000, ge=1, description="Games at random, drawn once: the data.")
