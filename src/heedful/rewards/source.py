@@ -27,6 +27,7 @@ from heedful.errors import ConfigError, SourceError
 from heedful.models.classifier import is_classifier, load_classifier, same_tokens
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_of, load_reward_model, read_about
+from heedful.models.sources import same_source
 from heedful.rewards.endpoint import EndpointReward, token_in
 from heedful.rewards.function import function_place, load_function
 from heedful.rewards.mixture import Aggregate, Ensemble, ModelReward, Reward, Scale, Term, WeightedSum
@@ -109,7 +110,8 @@ class Sources:
             members = [self._saved(folder / Path(name).name, term) for name in about["members"]]
             scales = [Scale(**scale) for scale in about["scales"]]
             return Ensemble(members, aggregate=about["aggregate"], coef=about["disagreement_coef"], scales=scales)
-        model = load_reward_model(folder, self.base, dtype=self.dtype, device=self.device)
+        shared = self.base if self.base is not None and same_source(self.base.source, str(about.get("base"))) else None
+        model = load_reward_model(folder, shared, dtype=self.dtype, device=self.device)
         if isinstance(model, AdapterReward | EncoderReward):
             if term.label:
                 model.head.want(term.label)
