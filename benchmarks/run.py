@@ -25,7 +25,7 @@ from heedful.engine.generation import Decoding, sample
 from heedful.models.policy import POLICY, REWARD, load_language_model
 from heedful.models.reward import AdapterReward, RewardHead, answer_of
 from heedful.store import versions, write_json
-from heedful.training.ppo import PPO
+from heedful.training.ppo import ppo
 from heedful.training.reward import Group, PairwiseTraining
 from heedful.training.rollout import Question
 
@@ -74,7 +74,7 @@ def main() -> None:
     settings = config.reward.model_copy(update={"batch_prompts": 8})
     training = PairwiseTraining(reward, groups, [], settings=settings, num_steps=100, seed=0)
     ppo_settings = config.ppo.model_copy(update={"temperature": 0.7, "critic_warmup_steps": 0})
-    ppo = PPO(
+    optimised = ppo(
         model,
         lambda found: [float(len(answer.text)) for answer in found],
         questions,
@@ -90,7 +90,7 @@ def main() -> None:
         return 8.0
 
     def train_ppo() -> float:
-        ppo.step(next(steps))
+        optimised.step(next(steps))
         return float(ppo_settings.episodes)
 
     work: dict[str, tuple[str, Callable[[], float]]] = {

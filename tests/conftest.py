@@ -12,13 +12,13 @@ import pytest
 def shared_data() -> Path:
     """Real data from HEEDFUL_SHARED_DATA, or from ../shared/data beside the repository; without it the test is skipped.
 
-    On the build machine its absence is a failure: a suite that skips everything there would look green.
+    Under .ci/run its absence is a failure: a suite that skips everything there would look green.
     """
     beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     folder = Path(os.environ.get("HEEDFUL_SHARED_DATA") or beside)
     if folder.is_dir():
         return folder
     reason = f"real data not found in {folder}; set HEEDFUL_SHARED_DATA"
-    if os.environ.get("CI") == "true":
+    if os.environ.get("HEEDFUL_CI") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

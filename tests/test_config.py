@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from heedful.config import Config, PPOSection, Section, known_keys, load, parse, to_toml
+from heedful.config import ALIASES, FILES, MODELS, Config, PPOSection, Section, known_keys, load, parse, to_toml
 from heedful.errors import ConfigError
 
 # Everything UTF-8 can carry: quotes, controls, line ends, the delete character.
@@ -38,6 +38,8 @@ def bounds(field: FieldInfo) -> dict[str, Any]:
 def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple and issubclass(get_args(kind)[0], Section):
+        return st.lists(sections(get_args(kind)[0]), max_size=2).map(tuple)
     if get_origin(kind) is tuple:
         return st.lists(texts, max_size=3).map(tuple)
     if get_origin(kind) in (Union, types.UnionType):
@@ -77,6 +79,14 @@ def file_of(folder: Path, text: str) -> Path:
     return path
 
 
+def without_paths(config: Config) -> dict[str, Any]:
+    """All values but those that are joined to a folder on reading."""
+    found = config.model_dump()
+    for section, _, name in (key.partition(".") for key in (*FILES, *MODELS)):
+        del found[section][name]
+    return found
+
+
 # Round trip
 
 
@@ -92,9 +102,11 @@ def test_any_configuration_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], explain: bool
 ) -> None:
     config = Config.model_validate(fields)
-    text = to_toml(config, explain=explain)
-    again = load(file_of(tmp_path_factory.mktemp("config"), text))
-    assert again == config
+    first = load(file_of(tmp_path_factory.mktemp("config"), to_toml(config, explain=explain)))
+    assert without_paths(first) == without_paths(config)
+    text = to_toml(first, explain=explain)
+    again = load(file_of(tmp_path_factory.mktemp("elsewhere"), text))
+    assert again == first, "paths are absolute once they have been read"
     assert to_toml(again, explain=explain) == text
 
 
@@ -120,7 +132,7 @@ def test_every_field_has_a_description_and_every_section_a_docstring() -> None:
         assert field.description.endswith("."), key
         assert "\n" not in field.description, f"{key}: a comment ends with its line"
     for name, field in Config.model_fields.items():
-        if name != "seed":
+        if name not in ("seed", "method"):
             assert isinstance(field.annotation, type)
             assert field.annotation.__doc__, name
             assert "\n" not in field.annotation.__doc__.strip(), name
@@ -245,10 +257,99 @@ def test_a_missing_file_is_named_with_the_next_step(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: ")
 
 
+# Paths
+
+
+PATHS = """
+[model]
+source = {source!r}
+[prompts]
+files = ["prompts.jsonl", "../more/prompts.jsonl", "bundled:dialogues", "hf://datasets/a/b/c.jsonl", "/abs/p.jsonl"]
+[label]
+judgements = "judgements.jsonl"
+[reward]
+preferences = ["pairs/one.jsonl.gz"]
+model = "encoder"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with models in it; the working directory is another one."""
+    for name in ("project/encoder", "project/models/small", "project/owner/name", "project/smollm2-135m", "cwd/models/other"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cwd")
+    return tmp_path / "project"
+
+
+def test_paths_in_a_file_are_seen_from_its_folder(project: Path) -> None:
+    config = load(file_of(project, PATHS.format(source="models/small")))
+    assert config.model.source == str(project / "models/small")
+    own, beside, *rest = config.prompts.files
+    assert (own, Path(beside).resolve()) == (str(project / "prompts.jsonl"), project.parent / "more/prompts.jsonl")
+    assert rest == ["bundled:dialogues", "hf://datasets/a/b/c.jsonl", "/abs/p.jsonl"]
+    assert config.label.judgements == str(project / "judgements.jsonl")
+    assert config.reward.preferences == (str(project / "pairs/one.jsonl.gz"),)
+    assert config.reward.model == str(project / "encoder")
+
+
+def test_the_same_file_is_the_same_configuration_from_everywhere(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(file_of(project, PATHS.format(source="models/small")))
+    found = [load(Path("../project/heedful.toml"))]
+    monkeypatch.chdir(project / "models")
+    found.append(load(Path("../heedful.toml")))
+    monkeypatch.chdir(project)
+    found.append(load(Path("heedful.toml")))
+    elsewhere = project.parent / "cwd"
+    found.append(load(file_of(elsewhere, to_toml(first))))
+    assert found == [first] * 4
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("smollm2-135m", "smollm2-135m"),  # an alias, though there is a folder of that name
+        ("owner/absent", "owner/absent"),  # no such folder: a hub id
+        ("owner/name", "{project}/owner/name"),
+        ("./absent", "{project}/absent"),  # cannot be a hub id
+        ("../absent", "{project}/../absent"),
+        ("/abs/model", "/abs/model"),
+    ],
+)
+def test_only_folders_among_models_are_paths(project: Path, source: str, expected: str) -> None:
+    config = load(file_of(project, PATHS.format(source=source)))
+    assert config.model.source == expected.format(project=project)
+
+
+def test_home_is_found(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load(file_of(project, '[prompts]\nfiles = ["~/p.jsonl"]\n[model]\nsource = "~/models/small"'))
+    assert config.prompts.files == ("/home/someone/p.jsonl",)
+    assert config.model.source == "/home/someone/models/small"
+
+
+def test_paths_in_overrides_are_seen_from_the_working_directory(project: Path) -> None:
+    here = project.parent / "cwd"
+    more = ("prompts.files=['p.jsonl', 'bundled:prompts']", "model.source=models/other", "label={judgements='j.jsonl'}")
+    config = load(file_of(project, PATHS.format(source="models/small")), more)
+    assert config.prompts.files == (str(here / "p.jsonl"), "bundled:prompts")
+    assert config.model.source == str(here / "models/other")
+    assert config.label.judgements == str(here / "j.jsonl")
+    assert config.reward.preferences == (str(project / "pairs/one.jsonl.gz"),)
+    assert load(project / "heedful.toml", ("model.source=models/small",)).model.source == "models/small"
+
+
+def test_the_aliases_are_those_of_the_sources() -> None:
+    from heedful.models import sources
+
+    assert set(ALIASES) == set(sources.ALIASES)
+
+
 # --set
 
 
-def test_overrides(tmp_path: Path) -> None:
+def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     path = file_of(tmp_path, "seed = 5\n[ppo]\nmax_steps = 7\nlam = 0.5\n")
     config = load(
         path,
@@ -267,7 +368,7 @@ def test_overrides(tmp_path: Path) -> None:
     assert config.ppo.lora.alpha == PPOSection().lora.alpha
     assert config.reward.lora.rank == Config().reward.lora.rank
     assert (config.model.source, config.label.criterion) == ("some/folder-1b", "harmless")
-    assert config.prompts.files == ("a.jsonl", "b = c.jsonl")
+    assert config.prompts.files == (str(tmp_path / "a.jsonl"), str(tmp_path / "b = c.jsonl"))
     assert config.ppo.whiten_advantages is False
     assert math.isclose(config.reward.learning_rate, 5e-5)
 

@@ -24,6 +24,8 @@ SMALL = [
     "evaluate.max_new_tokens=24",
     "evaluate.num_completions=1",
 ]
+# 0.04 nats a token in bfloat16, where sampler and trainer round in another order; the run itself stops only at 0.25.
+SAMPLER_GAP = 0.1
 HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 
 
@@ -47,7 +49,7 @@ def test_demo_end_to_end_killed_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "already done" in done.stderr
     summary = json.loads(done.stdout)
-    assert summary["ppo"] == {"steps": 3, "stopped": "step limit"}
+    assert summary["align"] == {"method": "ppo", "steps": 3, "stopped": "step limit"}
     assert summary["model"] == "smollm2-135m"
     assert 0 < summary["kl"]["estimate"] < summary["kl_target"], "three small steps stay on the leash"
     assert summary["peak_memory_mb"] < 4096
@@ -59,7 +61,7 @@ def test_demo_end_to_end_killed_once(tmp_path: Path) -> None:
     # The first rollouts are the base's own: the adapter starts as nothing, and sampler and trainer read the same weights.
     first_step = next(row for row in rows if row["stage"] == "ppo")
     assert abs(first_step["kl_policy_ref"]) < 1e-3
-    assert first_step["sampler_gap"] < 0.25
+    assert all(0 <= row["sampler_gap"] < SAMPLER_GAP for row in rows if row["stage"] == "ppo")
     assert (run / "report.html").stat().st_size > 10_000
 
     talked = subprocess.run(

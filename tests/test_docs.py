@@ -12,7 +12,21 @@ from typing import Any
 
 import pytest
 
-from heedful.config import DPOSection, KTOSection, LoraSection, PPOSection, RewardSection, Section, SFTSection
+from heedful.config import (
+    DPOSection,
+    GRPOSection,
+    ILQLSection,
+    KTOSection,
+    LabelledSection,
+    LoraSection,
+    PPOSection,
+    RewardSection,
+    RewardTermSection,
+    RLOOSection,
+    Section,
+    SFTSection,
+)
+from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
@@ -20,6 +34,9 @@ PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
 SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("sft", "dpo", "kto"))
+ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
+BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
+REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 
 
 # Reading pages
@@ -56,6 +73,11 @@ SETTINGS = [
     pytest.param(DPO_PAGE, "## Settings", DPOSection, id="dpo"),
     pytest.param(KTO_PAGE, "## Settings", KTOSection, id="kto"),
     pytest.param(REWARD_PAGE, "### [reward.lora] and [ppo.lora]", LoraSection, id="lora"),
+    pytest.param(ILQL_PAGE, "## Settings", ILQLSection, id="ilql"),
+    pytest.param(BOARD_PAGE, "## Settings of PPO", BoardPPOSection, id="tictactoe-ppo"),
+    pytest.param(BOARD_PAGE, "## Settings of Q-learning", BoardQSection, id="tictactoe-q"),
+    pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
+    pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
 ]
 
 
@@ -70,6 +92,17 @@ def test_each_setting_is_documented_with_its_default(page: Path, heading: str, k
         expected = list(field.default) if isinstance(field.default, tuple) else field.default
         assert documented_default(rows[name][0]) == expected, f"{page.name}: default of {name}"
         assert rows[name][1], f"{page.name}: {name} says nothing"
+
+
+@pytest.mark.parametrize(("page", "kind"), [("rloo.md", RLOOSection), ("grpo.md", GRPOSection)])
+def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(page: str, kind: type[Section]) -> None:
+    text = section((PPO_PAGE.parent / page).read_text(encoding="utf-8"), "## Settings")
+    rows = table(text)
+    assert set(rows) == set(kind.__annotations__)
+    assert "(ppo.md#settings)" in text
+    assert set(kind.model_fields) - set(rows) <= set(PPOSection.model_fields)
+    for name, cells in rows.items():
+        assert documented_default(cells[0]) == kind.model_fields[name].default, name
 
 
 # Reading source
@@ -172,21 +205,46 @@ class A:
         returned_keys("def f(measured):\n    return measured", None, "f")
 
 
-def test_each_quantity_of_a_ppo_step_is_documented() -> None:
-    measured = keys_in("training/ppo.py", "PPO", "step", "_learn", "evaluate")
-    assert {"kl_policy_ref", "update_kl", "grad_norm", "heldout_reward"} <= measured
-    assert set(table(section(PPO_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+def test_each_quantity_of_a_policy_gradient_step_is_documented() -> None:
+    measured = keys_in("training/policy_gradient.py", "PolicyGradient", "step", "_learn", "evaluate")
+    assert {"kl_policy_ref", "update_kl", "grad_norm", "heldout_reward", "kl_loss", "return"} <= measured
+    ppos = set(table(section(PPO_PAGE.read_text(encoding="utf-8"), "## What a step logs")))
+    grpos = set(table(section((PPO_PAGE.parent / "grpo.md").read_text(encoding="utf-8"), "## What a step logs")))
+    assert ppos | grpos == measured
+    assert grpos == {"kl_loss"}
 
 
 def test_each_quantity_of_a_reward_model_step_is_documented() -> None:
     measured = keys_in("training/reward.py", "PairwiseTraining", "step", "evaluate")
-    assert {"loss", "heldout_accuracy"} <= measured
+    measured |= keys_in("training/classifier.py", "ClassifierTraining", "step", "evaluate")
+    assert {"loss", "heldout_accuracy", "tie_parameter"} <= measured
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
 
 
+def test_each_quantity_of_an_ilql_step_is_documented() -> None:
+    measured = keys_in("training/ilql.py", "ILQL", "step", "evaluate")
+    assert {"td_loss", "heldout_accuracy"} <= measured
+    assert set(table(section(ILQL_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+def test_each_quantity_of_a_tic_tac_toe_step_is_documented() -> None:
+    measured = keys_in("training/tictactoe/ppo.py", "BoardPPO", "step", "_update")
+    measured |= keys_in("training/tictactoe/q.py", "BoardQ", "step") | keys_in("training/tictactoe/proof.py", None, "measure")
+    assert {"unbeaten", "policy_loss", "td_loss"} <= measured
+    assert set(table(section(BOARD_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
 def test_each_key_of_a_reward_models_result_is_documented() -> None:
-    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in("reward_stage.py", None, "train_reward_model")
-    assert {"longest_answer", "steps"} <= written
+    written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in(
+        "evaluation/classification.py", None, "classification"
+    )
+    written |= keys_in("rewards/tasks.py", "PairTask", "fit", "measure") | keys_in(
+        "rewards/tasks.py", "LabelledTask", "measure"
+    )
+    members = re.search(r"return ensemble, measured \| \{(.*)\}", (SOURCE / "rewards" / "tasks.py").read_text(encoding="utf-8"))
+    assert members
+    written |= set(re.findall(r'"(\w+)":', members.group(1)))
+    assert {"longest_answer", "steps", "auc", "members"} <= written
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
 
 
@@ -212,6 +270,17 @@ def test_each_objective_and_page_names_its_functions(page: Path) -> None:
         source = (page.parent / target).read_text(encoding="utf-8")
         for name in re.findall(r"`(\w+)`", names):
             assert re.search(rf"^\s*(?:def|class) {name}\b", source, re.MULTILINE), f"{name} is not in {target}"
+
+
+def test_each_quantity_that_a_reward_measures_is_documented() -> None:
+    """Whatever is put into an attribute `measured`; a name made of the term's is documented as term_NAME."""
+    measured = set()
+    for file in sorted((SOURCE / "rewards").glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        measured |= set(re.findall(r'measured(?: = \{|\[)f?"(\w+)', text))
+    assert {"term_", "ensemble_sd", "endpoint_retries"} <= measured
+    documented = table(section(REWARDS_PAGE.read_text(encoding="utf-8"), "## What a step logs"))
+    assert {name.removesuffix("NAME") for name in documented} == measured
 
 
 # Links

@@ -52,4 +52,4 @@ def test_wheel_alone_in_an_empty_environment(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "./absent: no such folder" in done.stderr
+    assert "absent: no such folder" in done.stderr

@@ -40,5 +40,9 @@ class TrainingError(HeedfulError, ArithmeticError):
     """Training met a number it must not go on with (NaN reward, overflow)."""
 
 
+class RewardError(HeedfulError):
+    """A source of rewards failed or gave something that is no reward; the policy has not been touched by it."""
+
+
 class ShapeError(ValueError):
     """Tensors handed to a pure function do not fit each other; our own mistake or a library user's."""

@@ -16,39 +16,42 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.config import Config, to_toml
-from heedful.data.bundled import choose, load_bundled, split
+from heedful.align_stage import new_method, settings_of
+from heedful.config import Config, RewardTermSection, to_toml
+from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
-from heedful.engine.sampling import sample_completions, tokenise
-from heedful.errors import DataError
+from heedful.engine.sampling import prompt_room, sample_completions, tokenise
+from heedful.errors import ConfigError, DataError
 from heedful.evaluation.compare import compare, measure
 from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
 from heedful.models.policy import POLICY, LanguageModel, load_base
-from heedful.models.reward import (
-    Answer,
-    RewardModel,
-    answer_of,
-    load_reward_model,
-)
+from heedful.models.reward import Answer, answer_of
 from heedful.models.sources import local_file
-from heedful.records import Completion, Judgement, Preference, Prompt, by_id, read_jsonl
+from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
 from heedful.report.build import build
-from heedful.reward_stage import new_reward_model, train_reward_model
+from heedful.reward_stage import read_run_pairs, train_reward
+from heedful.rewards.mixture import Measuring, Reward, WeightedSum
+from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
-from heedful.training import ppo
+from heedful.training import policy_gradient
+from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
-
-STAGES = ["sample", "label", "consensus", "reward", "ppo", "evaluate", "report"]
 
 # stage, done, total, note
 Progress = Callable[[str, int, int, str], None]
 
+BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 _MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
+
+
+def all_stages(config: Config) -> list[str]:
+    """The stages that there are, in order."""
+    return ["sample", "label", "consensus", "reward", config.method, "evaluate", "report"]
 
 
 class Pipeline:
@@ -60,48 +63,68 @@ class Pipeline:
         run: Run,
         progress: Progress,
         command: str = "heedful run",
-        reward_folder: Path | None = None,
+        reward_folder: Path | str | None = None,
     ) -> None:
+        """reward_folder: any source of rewards, in place of those that the configuration names."""
         self.config = config
         self.run = run
         self.path = run.path
         self.command = command
+        self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = progress
-        self.reward_folder = reward_folder or run.path / "reward" / "model"
+        given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
+        self.terms = given or (RewardTermSection(),)
+        self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        self.freshly_trained: Reward | None = None
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
-        # Pairs that people made elsewhere take the place of the first three stages.
-        self.ready_made = bool(config.reward.preferences)
+        # Pairs or labels that people made elsewhere take the place of the first three stages.
+        self.ready_made = bool(config.reward.preferences or config.reward.labelled.files)
 
-    def __call__(self, from_stage: str | None = None) -> dict[str, Any]:
-        """Runs what is not finished yet; from_stage: this one and all after it anew. Returns the summary."""
+    def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
+
+        Returns the summary, or nothing when the report was not reached.
+        """
         config = self.config
+        stages = stages_of(config, from_stage, until)
+        self.run.check(stages, self.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, STAGES)
+            self.run.forget_from(from_stage, all_stages(config), self.named)
         write_text(self.path / "heedful.toml", to_toml(config))
-        stage = self.stage
-        if not self.ready_made:
+
+        def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+            if name in stages:
+                self.stage(name, work, settings, *inputs)
+
+        if self.trains_reward and not self.ready_made:
             stage("sample", self.sample, config.sample.model_dump())
             judged = [Path(config.label.judgements)] if config.label.judgements else []
             stage("label", self.label, config.label.model_dump(), self.completions, *judged)
-            stage("consensus", self.consensus, {}, self.completions, self.judgements)
-        pairs = [local_file(name) for name in config.reward.preferences] or [self.preferences]
-        stage("reward", self.reward, config.reward.model_dump(), *pairs)
-        stage("ppo", self.ppo, config.ppo.model_dump(), self.reward_folder)
-        stage("evaluate", self.evaluate, config.evaluate.model_dump(), self.reward_folder, self.policy_folder)
+            kept = {"include_ties": True} if config.reward.ties != "drop" else {}
+            stage("consensus", self.consensus, kept, self.completions, self.judgements)
+        if self.trains_reward:
+            labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
+            pairs = labels or [self.preferences]
+            stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
+        stage(config.method, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
+        asked = config.evaluate.model_dump() | self.reward_settings
+        stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
-        return dict(read_json(self.path / "summary.json"))
+        return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
-    def align(self) -> dict[str, Any]:
-        """PPO alone, against the reward model in `reward_folder`. Returns the number of steps and why it stopped."""
-        self.stage("ppo", self.ppo, self.config.ppo.model_dump(), self.reward_folder)
-        return dict(read_json(self.path / "ppo" / "result.json"))
+    def align_alone(self) -> dict[str, Any]:
+        """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
+        name = self.config.method
+        self.run.check([name], self.named)
+        self.stage(name, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
+        return dict(read_json(self.path / name / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
         """One stage, unless it is done already with these settings and inputs."""
         config = self.config
         shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
-        prompts = [local_file(file) for file in config.prompts.files]
+        prompts = [local_file(file) for file in config.prompts.files if not file.startswith(BUNDLED)]
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
@@ -111,7 +134,31 @@ class Pipeline:
     completions = property(lambda self: self.path / "sample" / "completions.jsonl")
     judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
     preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    policy_folder = property(lambda self: self.path / "ppo" / "policy")
+    policy_folder = property(lambda self: self.path / self.config.method / "policy")
+    trained_folder = property(lambda self: self.path / "reward" / "model")
+
+    @property
+    def named(self) -> list[Path]:
+        """Files and folders that the configuration names; no stage may clear them away."""
+        config = self.config
+        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
+        named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
+        return named + [path for term in self.terms for path in local_inputs(term)]
+
+    @property
+    def reward_settings(self) -> dict[str, Any]:
+        """What of the settings makes the reward, other than the trained model's."""
+        if self.terms == (RewardTermSection(),):
+            return {}
+        section = self.config.reward
+        shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
+        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
+
+    @property
+    def reward_inputs(self) -> list[Path]:
+        """Files and folders that the reward is made of."""
+        trained = [self.trained_folder] if self.trains_reward else []
+        return trained + [path for term in self.terms for path in local_inputs(term)]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -121,9 +168,9 @@ class Pipeline:
     def prompts(self) -> dict[str, list[Prompt]]:
         """Prompts by split, chosen from the files or from the bundled ones."""
         settings = self.config.prompts
-        available = [prompt for file in settings.files or ("bundled:prompts",) for prompt in _prompts_in(file)]
+        available = gather((file, _prompts_in(file)) for file in settings.files or ("bundled:prompts",))
         if not any(prompt.split for prompt in available):
-            available = [p.model_copy(update={"split": "heldout" if i % 3 == 2 else "train"}) for i, p in enumerate(available)]
+            available = [p.model_copy(update={"split": self._side(i, p)}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
         found = {name: choose(split(available, name), number, self.config.seed) for name, number in numbers.items()}
         for name, prompts in found.items():
@@ -131,9 +178,18 @@ class Pipeline:
                 raise DataError(f"there is no prompt with split {name!r}; mark some so in prompts.files")
         return found
 
+    def _side(self, place: int, prompt: Prompt) -> str:
+        """Of a prompt without a split. What the reward model learned from can not be held out here."""
+        if self.ready_made:
+            held_out = is_heldout(prompt.id, self.config.reward.heldout_share, self.config.seed)
+        else:
+            held_out = place % 3 == 2
+        return "heldout" if held_out else "train"
+
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        room = min(self.config.prompts.max_prompt_tokens, self.model.max_tokens - self.config.ppo.max_new_tokens)
+        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.settings.max_new_tokens}
+        room = prompt_room(self.model, **limits)
         tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
@@ -182,57 +238,61 @@ class Pipeline:
     def consensus(self) -> None:
         completions = read_jsonl(self.completions, Completion, unique="id")
         judgements = read_jsonl(self.judgements, Judgement, unique="id")
-        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements)
+        kept = self.config.reward.ties != "drop"
+        settle_into(self.path / "consensus", self.prompts["train"], completions, judgements, include_ties=kept)
 
     def reward(self) -> None:
         settings = self.config.reward
         if self.ready_made:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
-            cut_off: set[tuple[str, str]] = set()
+            written: dict[tuple[str, str], list[int]] = {}
         else:
-            pairs = read_jsonl(self.preferences, Preference)
-            cut_off = {(c.prompt_id, c.text) for c in read_jsonl(self.completions, Completion) if c.finish == "length"}
-        fresh = new_reward_model(self.model, settings, self.config.seed, self.device)
-        result = train_reward_model(
-            fresh,
-            pairs,
+            completions = read_jsonl(self.completions, Completion)
+            pairs = read_run_pairs(self.preferences, completions)
+            written = {(c.prompt_id, c.text): self.tokens(c) for c in completions}
+        self.freshly_trained, result = train_reward(
+            self.model,
+            settings,
             self.path / "reward",
-            chat_of=self.model,
-            settings=settings,
+            pairs=pairs,
+            written=written,
             seed=self.config.seed,
-            cut_off=cut_off,
+            device=self.device,
             num_resamples=self.config.evaluate.num_resamples,
             progress=self.bar("reward"),
         )
         write_json(self.path / "reward" / "result.json", result)
-        self.__dict__["reward_model"] = fresh
 
     @cached_property
-    def reward_model(self) -> RewardModel:
-        return load_reward_model(self.reward_folder, self.model, dtype=self.dtype, device=self.device)
+    def reward_function(self) -> WeightedSum:
+        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
+        section = self.config.reward
+        trained = RewardTermSection(source=str(self.trained_folder))
+        sources = Sources(
+            self.model,
+            dtype=self.dtype,
+            device=self.device,
+            trained=lambda: self.freshly_trained or sources.reward(trained),
+            aggregate=section.aggregate,
+            coef=section.disagreement_coef,
+        )
+        return sources.mixture(self.terms)
 
     def score(self, answers: Any) -> list[float]:
-        return scoring.rewards(self.reward_model, answers)
+        return self.reward_function(answers)
 
-    def ppo(self) -> None:
-        _ = self.reward_model
-        method, steps = ppo.train(
-            self.model,
-            self.score,
-            self.questions("train"),
-            self.questions("heldout"),
-            self.path / "ppo",
-            settings=self.config.ppo,
-            seed=self.config.seed,
-            progress=self.bar("ppo"),
-        )
-        ppo.save(method, self.policy_folder, policy_version=f"ppo-{self.config.seed}-{steps}")
-        stopped = "step limit" if steps >= self.config.ppo.max_steps else "reward threshold"
-        write_json(self.path / "ppo" / "result.json", {"steps": steps, "stopped": stopped})
+    def align(self) -> None:
+        name = self.config.method
+        reward = Measuring(self.score, self.reward_function)
+        method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
+        steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
+        policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
+        stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"
+        write_json(self.path / name / "result.json", {"method": name, "steps": steps, "stopped": stopped})
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
-        _ = self.reward_model
+        _ = self.reward_function
         if POLICY not in self.model.adapters:
             self.model.load_adapter(POLICY, self.policy_folder)
         prompts = self.prompts["heldout"]
@@ -263,7 +323,7 @@ class Pipeline:
             [answer.response_ids for answer in answers],
             temperature=settings.temperature,
         )
-        chances = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
+        chances: dict[str, Any] = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
         kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
         answered = {row["prompt_id"] for row in sides["before"]}
         compared = compare([p for p in prompts if p.id in answered], sides["before"], sides["after"], **chances)
@@ -271,7 +331,12 @@ class Pipeline:
 
     def answer(self, record: Completion) -> Answer:
         messages = by_id(self.prompts["heldout"])[record.prompt_id].messages
-        return answer_of(self.model, messages, record.text, finished=record.finish == "stop")
+        return answer_of(self.model, messages, record.text, token_ids=self.tokens(record))
+
+    def tokens(self, record: Completion) -> list[int]:
+        """What the model wrote; `engine.sampling` keeps it, for the same text may be cut into other tokens."""
+        kept = (record.model_extra or {}).get("token_ids")
+        return list(kept) if kept else self.model.chat.response_ids(record.text, finished=record.finish == "stop")
 
     def report(self) -> None:
         write_json(self.path / "summary.json", self.summary())
@@ -280,9 +345,11 @@ class Pipeline:
     def summary(self) -> dict[str, Any]:
         """What came out, in one object."""
         path = self.path
-        labelled = {} if self.ready_made else read_json(path / "consensus" / "agreement.json")
-        labelers = [] if self.ready_made else read_json(path / "consensus" / "labelers.json")
-        stages = self.run.manifest["stages"]
+        judged = self.trains_reward and not self.ready_made
+        labelled = read_json(path / "consensus" / "agreement.json") if judged else {}
+        labelers = read_json(path / "consensus" / "labelers.json") if judged else []
+        trained = {"reward_model": read_json(path / "reward" / "result.json")} if self.trains_reward else {}
+        done = self.run.manifest["stages"]
         return {
             "model": self.config.model.source,
             "seed": self.config.seed,
@@ -290,19 +357,34 @@ class Pipeline:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
-            "kl_target": self.config.ppo.kl_target,
-            "reward_model": read_json(path / "reward" / "result.json"),
-            "ppo": read_json(path / "ppo" / "result.json"),
+            "kl_target": self.settings.kl_target,
+            **trained,
+            "align": read_json(path / self.config.method / "result.json"),
             "labelers": labelers,
             "agreement": labelled,
-            "simulated_labelers": not self.ready_made and not self.config.label.judgements,
+            "simulated_labelers": judged and not self.config.label.judgements,
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
-            "seconds": {name: stages[name]["seconds"] for name in STAGES if "seconds" in stages.get(name, {})},
+            "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }
 
 
 def _prompts_in(name: str) -> list[Prompt]:
-    kind, _, bundled = name.partition("bundled:")
-    return load_bundled((bundled,)) if bundled and not kind else read_prompts(local_file(name))
+    return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))
+
+
+def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
+    """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
+    known = all_stages(config)
+    names = known[known.index("reward") :] if config.reward.preferences else known
+    for option, name in (("--from", from_stage), ("--until", until)):
+        if name is not None and name not in known:
+            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(known)}")
+    if until is None:
+        return names
+    if until not in names:
+        raise ConfigError(f"--until {until}: pairs from reward.preferences take its place; the stages are {', '.join(names)}")
+    if from_stage is not None and known.index(from_stage) > known.index(until):
+        raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
+    return names[: names.index(until) + 1]

@@ -1,160 +1,192 @@
-"""Training and asking a reward model on files: what the reward stage and the commands of `heedful reward` share."""
+"""Training reward models on files: what the reward stage and `heedful reward train` share."""
 
 from __future__ import annotations
 
 import random
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from heedful.config import Config, RewardSection
-from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine import scoring
+from heedful.data.formats import read_preferences
+from heedful.data.labelled import Labelled, read_labelled, two_classes
 from heedful.engine.device import choose_device, choose_dtype
-from heedful.errors import DataError
-from heedful.evaluation.compare import accuracy
-from heedful.models.policy import REWARD, LanguageModel, load_language_model
-from heedful.models.reward import (
-    AdapterReward,
-    Answer,
-    RewardHead,
-    RewardModel,
-    answer_of,
-    load_encoder_reward,
-    load_reward_model,
-)
-from heedful.models.sources import is_encoder
-from heedful.records import Completion, Message, Preference, by_id, read_jsonl
-from heedful.store import Run, new_folder, read_json, write_json
-from heedful.training import reward
-from heedful.training.reward_head import fit_head
+from heedful.errors import ConfigError, RecordError
+from heedful.models.head import RewardHead
+from heedful.models.policy import LanguageModel, load_language_model
+from heedful.models.reward import AdapterReward, Reads, free_adapter, load_encoder_reward
+from heedful.models.sources import is_encoder, local_file
+from heedful.records import Completion, Preference, iter_lines, parse_line
+from heedful.rewards.mixture import Reward
+from heedful.rewards.tasks import LabelledTask, PairTask, Trainable, labelled_task, pair_task, train_members
+from heedful.store import Run, read_json, write_json
 
 
-def new_reward_model(model: LanguageModel, settings: RewardSection, seed: int, device: torch.device) -> RewardModel:
-    """An untrained reward model: an adapter and head on `model`, or an encoder of its own."""
+def new_reward_model(
+    model: LanguageModel,
+    settings: RewardSection,
+    seed: int,
+    device: torch.device,
+    *,
+    labels: Sequence[str] = (),
+    reads: Reads = "prompt+answer",
+) -> Trainable:
+    """An untrained reward model: an adapter and head on `model`, or an encoder of its own. labels: of a classifier."""
+    frozen, wanted = settings.trunk == "frozen", settings.labelled.wanted if labels else ""
     if settings.model:
-        return load_encoder_reward(settings.model, settings.pooling, device)
-    if settings.trunk == "frozen":
-        return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling), adapter=None)
-    lora = settings.lora
-    model.add_adapter(REWARD, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
-    return AdapterReward(model, RewardHead(model.hidden_size, settings.pooling))
+        shared: dict[str, Any] = {"labels": labels, "wanted": wanted, "reads": reads, "frozen": frozen}
+        return load_encoder_reward(settings.model, settings.pooling, device, **shared)
+    head = RewardHead(model.hidden_size, settings.pooling, labels, wanted)
+    if frozen:
+        return AdapterReward(model, head, None, reads)
+    lora, name = settings.lora, free_adapter(model)
+    model.add_adapter(name, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
+    return AdapterReward(model, head, name, reads)
+
+
+def read_run_pairs(preferences: Path, completions: Sequence[Completion]) -> list[Preference]:
+    """Pairs of a run that has completions of its own; the ids in them must name completions of the pair's prompt.
+
+    Raises RecordError with the line, the field and the id.
+    """
+    prompt_of = {completion.id: completion.prompt_id for completion in completions}
+    pairs = []
+    for where, line in iter_lines(preferences):
+        pair = parse_line(line, Preference, where)
+        for field in ("chosen_id", "rejected_id"):
+            id_ = getattr(pair, field)
+            if id_ is None or prompt_of.get(id_) == pair.prompt_id:
+                continue
+            wrong = (
+                f"answers prompt {prompt_of[id_]!r}, not {pair.prompt_id!r}"
+                if id_ in prompt_of
+                else "is not in completions.jsonl"
+            )
+            raise RecordError(
+                where, f"{field} {id_!r} {wrong}; make the pairs again (heedful run --from consensus) or drop the line"
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def require_consistent(settings: RewardSection) -> None:
+    """Raises ConfigError for settings that cannot be meant together."""
+    tie_aware = settings.ties in ("davidson", "rao-kupper")
+    said = ""
+    if settings.tie_parameter and not tie_aware:
+        said = "tie_parameter belongs to ties = 'davidson' or 'rao-kupper'"
+    elif settings.ties == "rao-kupper" and 0 < settings.tie_parameter <= 1:
+        said = "tie_parameter: theta of Rao and Kupper is above 1; at 1 there are no ties"
+    elif settings.trunk == "frozen" and (tie_aware or settings.margin_weight):
+        said = "trunk = 'frozen' knows neither margins nor models of ties; take trunk = 'adapter'"
+    elif settings.trunk == "frozen" and settings.ensemble > 1:
+        said = "trunk = 'frozen' has one best head whatever the seed; for an ensemble take trunk = 'adapter'"
+    elif settings.labelled.files and settings.preferences:
+        said = "a reward model learns from preferences or from labelled.files, not from both; mix two with [[reward.terms]]"
+    elif settings.labelled.files and not settings.labelled.wanted:
+        said = "labelled.wanted must name the label whose logit is the reward"
+    if said:
+        raise ConfigError(f"reward: {said}")
+
+
+def train_reward(
+    base: LanguageModel,
+    settings: RewardSection,
+    folder: Path,
+    *,
+    pairs: Sequence[Preference],
+    written: Mapping[tuple[str, str], Sequence[int]],
+    seed: int,
+    device: torch.device,
+    num_resamples: int,
+    progress: Callable[[int, int, str], None],
+) -> tuple[Reward, dict[str, Any]]:
+    """The reward model that the settings describe, trained and saved to folder/model, and what it does on held-out data.
+
+    pairs: to learn from, unless the settings name labelled texts. written: tokens that the model wrote, by (prompt id, text);
+    all other answers are read from their text and end with an end-of-text token.
+    """
+    require_consistent(settings)
+    section = settings.labelled
+    examples: list[Labelled] = []
+    labels: tuple[str, ...] = ()
+    reads: Reads = "prompt+answer"
+    if section.files:
+        examples, labels = two_classes(read_examples(settings, seed), section.wanted)
+        reads = "prompt+answer" if section.prompt_field else "answer"
+    models = [
+        new_reward_model(base, settings, seed + number, device, labels=labels, reads=reads)
+        for number in range(settings.ensemble)
+    ]
+    shared: dict[str, Any] = {"chat_of": base, "settings": settings, "seed": seed, "num_resamples": num_resamples}
+    task: PairTask | LabelledTask
+    if labels:
+        task = labelled_task(examples, (labels[0], labels[1]), models[0], **shared)
+    else:
+        task = pair_task(pairs, models[0], written=written, **shared)
+    return train_members(task, models, folder, seed=seed, progress=progress)
+
+
+def read_examples(settings: RewardSection, seed: int) -> list[Labelled]:
+    """The labelled texts of the files in the settings; at most max_pairs of them, drawn at random."""
+    section = settings.labelled
+    fields = {"text_field": section.text_field, "label_field": section.label_field, "prompt_field": section.prompt_field}
+    found = [example for file in section.files for example in read_labelled(local_file(file), **fields)]
+    if settings.max_pairs:
+        found = random.Random(seed).sample(found, min(len(found), settings.max_pairs))
+    return found
 
 
 def train_reward_model(
-    fresh: RewardModel,
+    fresh: Trainable,
     pairs: Sequence[Preference],
     folder: Path,
     *,
     chat_of: LanguageModel,
     settings: RewardSection,
     seed: int,
-    cut_off: set[tuple[str, str]],
+    written: Mapping[tuple[str, str], Sequence[int]],
     num_resamples: int,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """Trains on pairs, saves to folder/model, and returns the accuracy on held-out prompts with its interval.
-
-    cut_off: (prompt id, text) of the answers that the limit ended; all others are read with an end-of-text token.
-    """
-    if settings.max_pairs:
-        pairs = random.Random(seed).sample(list(pairs), min(len(pairs), settings.max_pairs))
-
-    def groups(part: Sequence[Preference]) -> list[reward.Group]:
-        def encode(id_: str, messages: tuple[Message, ...], text: str) -> Answer:
-            return answer_of(chat_of, messages, text, finished=(id_, text) not in cut_off)
-
-        kept, too_long = reward.drop_long(reward.group_pairs(part, encode), fresh, settings.max_tokens)
-        if too_long:
-            print(f"{too_long} prompts with answers beyond {settings.max_tokens} tokens were left out", file=sys.stderr)
-        return kept
-
-    train_pairs, heldout_pairs = reward.split_by_prompt(pairs, settings.heldout_share, seed)
-    train, heldout = groups(train_pairs), groups(heldout_pairs)
-    if not train or not heldout:
-        raise DataError(f"no prompt is left whose answers all fit into reward.max_tokens = {settings.max_tokens}; raise it")
-    if isinstance(fresh, AdapterReward) and fresh.adapter is None:
-        steps = fit_head(fresh, train, folder, seed=seed, progress=progress)
-    else:
-        steps = reward.train(fresh, train, heldout, folder, settings=settings, seed=seed, progress=progress)
-    with new_folder(folder / "model") as temporary:
-        fresh.save(temporary)
-    return measure_reward_model(fresh, heldout, num_resamples, seed) | {"steps": steps, "num_training_prompts": len(train)}
-
-
-def measure_reward_model(model: RewardModel, groups: Sequence[reward.Group], num_resamples: int, seed: int) -> dict[str, Any]:
-    """Accuracy on decided pairs beside the longest-answer baseline."""
-    verdicts = reward.judge_pairs(model, groups)
-    owners = [group.prompt_id for group in groups for *_, probability in group.pairs if probability > 0.5]
-    return accuracy(verdicts, owners, num_resamples=num_resamples, seed=seed)
+    """One model trained on pairs, saved to folder/model; returns its accuracy on held-out prompts with its interval."""
+    shared: dict[str, Any] = {"settings": settings, "seed": seed, "written": written, "num_resamples": num_resamples}
+    task = pair_task(pairs, fresh, chat_of=chat_of, **shared)
+    return train_members(task, [fresh], folder, seed=seed, progress=progress)[1]
 
 
 def train_reward_model_alone(
-    source: str, files: Sequence[Path], output: Path, config: Config, seed: int, progress: Callable[[int, int, str], None]
+    source: str, files: Sequence[Path], output: Path, config: Config, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
-    """`heedful reward train`: pairs from files, the model and its accuracy into a folder."""
+    """`heedful reward train`: pairs or labelled texts from files, the model and what it does into a folder."""
     device = choose_device()
     dtype = choose_dtype(config.model.dtype, device)
-    pairs = [pair for file in files for pair in read_preferences(file)]
     settings = config.reward
     if is_encoder(source):
         settings = settings.model_copy(update={"model": source})
+    require_consistent(settings)
+    pairs = [pair for file in files for pair in read_preferences(file)]
     base = load_language_model(config.model.source if settings.model else source, dtype=dtype, device=device)
+    inputs = [*files, *(local_file(name) for name in settings.labelled.files)]
     with Run(output) as run:
-        result: dict[str, Any] = {}
+        run.check(["reward"], [*inputs, *(Path(name).expanduser() for name in (source, settings.model) if name)])
 
         def work() -> None:
-            result.update(
-                train_reward_model(
-                    new_reward_model(base, settings, seed, device),
-                    pairs,
-                    output / "reward",
-                    chat_of=base,
-                    settings=settings,
-                    seed=seed,
-                    cut_off=set(),
-                    num_resamples=config.evaluate.num_resamples,
-                    progress=progress,
-                )
+            _, result = train_reward(
+                base,
+                settings,
+                output / "reward",
+                pairs=pairs,
+                written={},
+                seed=config.seed,
+                device=device,
+                num_resamples=config.evaluate.num_resamples,
+                progress=progress,
             )
             write_json(output / "reward" / "result.json", result)
 
-        run.stage("reward", work, settings=settings.model_dump(mode="json") | {"base": source, "seed": seed}, inputs=files)
+        key = settings.model_dump(mode="json", exclude={"terms"}) | {"base": source, "seed": config.seed}
+        run.stage("reward", work, settings=key, inputs=inputs)
     return dict(read_json(output / "reward" / "result.json"))
-
-
-def evaluate_reward_model(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
-    """`heedful reward evaluate`: accuracy of a saved reward model on pairs."""
-    model, base = _saved_reward_model(folder)
-    pairs = [pair for file in files for pair in read_preferences(file)]
-    groups = reward.group_pairs(pairs, lambda _, messages, text: answer_of(base, messages, text, finished=True))
-    return measure_reward_model(model, groups, Config().evaluate.num_resamples, 0)
-
-
-def score_completions(folder: Path, prompts: Path, completions: Path) -> dict[str, float]:
-    """`heedful reward score`: the reward of each completion by id."""
-    model, base = _saved_reward_model(folder)
-    known = by_id(read_prompts(prompts))
-    records = read_jsonl(completions, Completion, unique="id")
-    for record in records:
-        if record.prompt_id not in known:
-            raise DataError(f"completion {record.id!r} answers prompt {record.prompt_id!r}, which is not in {prompts}")
-    answers = [
-        answer_of(base, known[record.prompt_id].messages, record.text, finished=record.finish == "stop") for record in records
-    ]
-    return dict(zip((record.id for record in records), scoring.rewards(model, answers), strict=True))
-
-
-def _saved_reward_model(folder: Path) -> tuple[RewardModel, LanguageModel]:
-    device = choose_device()
-    dtype = choose_dtype("auto", device)
-    model = load_reward_model(folder, None, dtype=dtype, device=device)
-    base = (
-        model.model
-        if isinstance(model, AdapterReward)
-        else load_language_model(Config().model.source, dtype=dtype, device=device)
-    )
-    return model, base

@@ -22,6 +22,7 @@ import filelock
 from pydantic import BaseModel
 
 from heedful.errors import StoreError
+from heedful.ownership import mark, refuse_stages, refuse_strangers
 from heedful.records import parse_line, to_line
 
 R = TypeVar("R", bound=BaseModel)
@@ -68,12 +69,12 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file, or a StoreError that names it."""
+def read_json(path: Path, next_step: str = "delete it to start this stage anew") -> Any:
+    """The value in a JSON file, or a StoreError that names it and the next step."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read as JSON ({error}); delete it to start this stage anew") from None
+        raise StoreError(f"{path}: cannot be read as JSON ({error}); {next_step}") from None
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
@@ -108,6 +109,15 @@ def new_folder(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def named_folder(path: Path) -> Iterator[Path]:
+    """`new_folder` at a place that the user named: it replaces what heedful wrote there before, and nothing else."""
+    refuse_strangers(path, "choose another folder, or move them away")
+    with new_folder(path.resolve()) as temporary:
+        yield temporary
+        mark(temporary)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -173,19 +183,16 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and hashes of a folder's files."""
+def file_hash(path: Path, advice: str = "check the path") -> str:
+    """SHA-256 of a file, or of the names and hashes of a folder's files. advice: what to do when it cannot be read."""
     try:
         if not path.is_dir():
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         files = sorted(p for p in path.rglob("*") if p.is_file())
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error.strerror}). Put it back, or begin again from the stage that writes it "
-            "(heedful run --from STAGE)."
-        ) from None
-    lines = [f"{file_hash(file)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    lines = [f"{file_hash(file, advice)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -204,7 +211,8 @@ class Run:
                     f"{path}: another process is working in this folder; wait for it, or choose another --dir"
                 ) from None
         manifest = path / "manifest.json"
-        self.manifest: dict[str, Any] = read_json(manifest) if manifest.exists() else {"stages": {}}
+        next_step = "the run is lost without it; choose another --dir"
+        self.manifest: dict[str, Any] = read_json(manifest, next_step) if manifest.exists() else {"stages": {}}
         self.manifest |= {"versions": versions(), "git_revision": git_revision()}
 
     def close(self) -> None:
@@ -219,19 +227,29 @@ class Run:
     def folder(self, stage: str) -> Path:
         return self.path / stage
 
+    def check(self, stages: Iterable[str], inputs: Iterable[Path] = ()) -> None:
+        """Raises StoreError when these stages would clear files that this run did not make, or that it is to read."""
+        refuse_stages(self.path, stages, self.manifest["stages"], inputs)
+
     def stage(self, name: str, work: Callable[[], None], *, settings: dict[str, Any], inputs: Iterable[Path] = ()) -> bool:
         """Runs `work` unless it was already finished with equal settings and inputs. Returns whether it ran.
 
         A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
-        or inputs have changed starts anew.
+        or inputs have changed starts anew. Raises StoreError as `check` does.
         """
-        hashes = {f"{i} {path.name}": file_hash(path) for i, path in enumerate(inputs)}
+        inputs = list(inputs)
+        again = "put it back, or begin again from the stage that writes it (heedful run --from STAGE)"
+        hashes = {
+            f"{i} {path.name}": file_hash(path, again) if path.is_relative_to(self.path) else file_hash(path)
+            for i, path in enumerate(inputs)
+        }
         key = json.loads(json.dumps({"settings": settings, "inputs": hashes}))  # tuples become lists, as when read back
         entry = self.manifest["stages"].get(name, {})
         same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key
         if same and entry.get("state") == "done":
             return False
         if not same:
+            self.check([name], inputs)
             self._forget([name])
             entry = {}
         entry = key | {"state": "running", "started": entry.get("started", time.time()), "seconds": entry.get("seconds", 0.0)}
@@ -253,18 +271,25 @@ class Run:
         write_json(self.path / "manifest.json", self.manifest)
 
     def _forget(self, names: list[str]) -> None:
-        """The manifest first: a stage whose folder is half deleted must not count as done."""
+        """The manifest first: a stage whose folder is half deleted must not count as done, but the rest is still ours."""
+        names = [name for name in names if name in self.manifest["stages"]]
         for name in names:
-            self.manifest["stages"].pop(name, None)
-        write_json(self.path / "manifest.json", self.manifest)
+            self._enter(name, {"state": "clearing"})
         for name in names:
             if self.folder(name).exists():
                 with writing(self.folder(name)):
                     shutil.rmtree(self.folder(name))
+            self.manifest["stages"].pop(name)
+        write_json(self.path / "manifest.json", self.manifest)
 
-    def forget_from(self, stage: str, order: list[str]) -> None:
-        """Drops what the manifest says of `stage` and all after it, and their folders, so that they run anew."""
-        self._forget(order[order.index(stage) :])
+    def forget_from(self, stage: str, order: list[str], inputs: Iterable[Path] = ()) -> None:
+        """Drops what the manifest says of `stage` and all after it, and their folders, so that they run anew.
+
+        A folder that the manifest does not know stays. inputs: what is read later; none of it may lie in one of the folders.
+        """
+        names = [name for name in order[order.index(stage) :] if name in self.manifest["stages"]]
+        self.check(names, inputs)
+        self._forget(names)
 
 
 def versions() -> dict[str, str]:

@@ -13,10 +13,10 @@ import pytest
 import small_data
 import tiny_model
 
-from heedful.align_stage import align_dpo, align_kto, align_sft
 from heedful.config import Config, parse
 from heedful.data.formats import convert
 from heedful.errors import ConfigError, DataError, HeedfulError, RecordError
+from heedful.offline_stage import align_dpo, align_kto, align_sft
 from heedful.records import Completion, Vote, read_jsonl
 from heedful.store import write_jsonl
 
@@ -151,17 +151,17 @@ def test_other_settings_start_anew_and_reuse_the_reference(project: dict[str, Pa
 def test_an_answer_that_was_cut_off_gets_no_end_of_text(
     project: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from heedful import align_stage
+    from heedful import offline_stage
     from heedful.models.reward import Answer
 
     ends: dict[str, bool] = {}
-    made = align_stage.answer_of
+    made = offline_stage.answer_of
 
     def spy(model: Any, messages: Any, text: str, *, finished: bool) -> Answer:
         ends[text] = finished
         return made(model, messages, text, finished=finished)
 
-    monkeypatch.setattr(align_stage, "answer_of", spy)
+    monkeypatch.setattr(offline_stage, "answer_of", spy)
     align_dpo(
         *(config(project), tmp_path / "a", silent),
         preferences=[project["preferences"]],

@@ -14,19 +14,12 @@ from typing import Any
 
 import pytest
 import small_run
-import tiny_model
 import typer
+from command import HEEDFUL, assert_one_paragraph, heedful
 
 from heedful.cli.app import app
 from heedful.data.bundled import load_bundled
 from heedful.store import write_jsonl
-
-HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
-
-
-def heedful(*arguments: str | Path, stdin: str = "", timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    command = [*HEEDFUL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=timeout, check=False)
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -40,21 +33,6 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ..
 
 
 COMMANDS = commands(typer.main.get_command(app))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.make(tmp_path_factory.mktemp("cli") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli-run")
-    config = small_run.write_config(folder / "small.toml", tiny)
-    done = heedful("run", config, "--dir", folder / "run", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ppo"]["steps"] == 6
-    return folder / "run"
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
@@ -119,16 +97,43 @@ def test_model_that_cannot_be_had_is_one_paragraph(tmp_path: Path) -> None:
     assert len(failed.stderr.strip().splitlines()) == 1
 
 
-def test_init_writes_a_config_that_runs_as_it_is(tmp_path: Path) -> None:
+def test_init_writes_a_config_of_defaults(tmp_path: Path) -> None:
     assert heedful("init", tmp_path / "project").returncode == 0
     text = (tmp_path / "project/heedful.toml").read_text()
     assert "# Peak rate of the adapter." in text
     again = heedful("init", tmp_path / "project")
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    from heedful.config import Config, load
+    from heedful.config import Config, PromptsSection, load
 
-    assert load(tmp_path / "project/heedful.toml") == Config()
+    own = PromptsSection(files=(str(tmp_path / "project/prompts.jsonl"),))
+    assert load(tmp_path / "project/heedful.toml") == Config(prompts=own)
+
+
+SHORT = (
+    *("--set", "sample.max_new_tokens=8", "--set", "sample.num_completions=3", "--set", "ppo.max_steps=1"),
+    *("--set", "ppo.episodes=4", "--set", "ppo.max_new_tokens=8", "--set", "evaluate.max_new_tokens=8"),
+    *("--set", "evaluate.num_resamples=100", "--set", "reward.heldout_share=0.4"),
+)
+
+
+def test_what_init_writes_runs_as_its_message_says_and_resumes_from_elsewhere(tiny: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    said = heedful("init", "project", cwd=tmp_path).stdout.strip()
+    command = said.rpartition("then: heedful ")[2].split()
+    assert command == ["run", "project/heedful.toml"]
+    done = heedful(*command, "--set", f"model.source={os.path.relpath(tiny, tmp_path)}", *SHORT, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"train": 24, "heldout": 12}, "the prompts of the file, not the bundled ones"
+    run = tmp_path / "runs/project"
+    again = heedful("run", "../runs/project/heedful.toml", "--dir", "../runs/project", cwd=elsewhere)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("already done") == 7, again.stderr
+    (tmp_path / "project/prompts.jsonl").unlink()
+    failed = heedful("run", run / "heedful.toml", "--dir", run, cwd=elsewhere)
+    assert_one_paragraph(failed, f"{tmp_path / 'project/prompts.jsonl'}: cannot be read", "check the path")
+    assert "--from" not in failed.stderr, "no stage writes the user's own file"
 
 
 def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
@@ -154,8 +159,16 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
     done = heedful("reward", "train", "--model", tiny, "--preferences", pairs, "--output", tmp_path / "rm", "--json")
     assert done.returncode == 0, done.stderr
     trained = json.loads(done.stdout)
-    assert 0 <= trained["accuracy"]["low"] <= trained["accuracy"]["estimate"] <= trained["accuracy"]["high"] <= 1
+    assert 0 <= trained["accuracy"]["estimate"] <= 1
+    assert (trained["accuracy"]["low"] is None) == (trained["num_prompts"] == 1), "one prompt tells nothing of the next"
     model = tmp_path / "rm" / "reward" / "model"
+    mine = tmp_path / "notes" / "reward" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused = heedful("reward", "train", "--model", tiny, "--preferences", pairs, "--output", tmp_path / "notes")
+    assert refused.returncode == 1
+    assert "reward: holds what heedful did not write (mine.txt)" in refused.stderr
+    assert mine.read_text() == "mine"
     done = heedful("reward", "evaluate", model, "--preferences", pairs, "--json")
     assert 0 <= json.loads(done.stdout)["longest_answer"] <= 1, done.stderr
     done = heedful("reward", "score", model, *files, "--json")
@@ -163,13 +176,15 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
     done = heedful("evaluate", "toxicity", "--completions", completions, "--json")
     assert 0 <= json.loads(done.stdout)["toxicity"]["estimate"] <= 1, done.stderr
     done = heedful("evaluate", "refusal", *files, "--json")
-    assert set(json.loads(done.stdout)) == {"harmful", "safe"}, done.stderr
+    assert set(json.loads(done.stdout)) == {"harmful", "safe", "untold"}, done.stderr
     config = run.parent / "small.toml"
-    done = heedful(
-        *("align", "ppo", "--config", config, "--reward-model", model, "--output", tmp_path / "aligned"),
-        *("--set", "ppo.max_steps=2", "--json"),
-    )
-    assert json.loads(done.stdout)["steps"] == 2, done.stderr
+    for method in ("ppo", "rloo", "grpo"):
+        done = heedful(
+            *("align", method, "--config", config, "--reward-model", model, "--output", tmp_path / "aligned"),
+            *("--set", f"{method}.max_steps=2", "--set", f"{method}.episodes=8", "--set", f"{method}.samples_per_prompt=2"),
+            *("--set", f"{method}.max_new_tokens=12", "--json"),
+        )
+        assert json.loads(done.stdout) == {"method": method, "steps": 2, "stopped": "step limit"}, done.stderr
 
 
 def test_run_shows_a_table_of_80_columns(run: Path) -> None:
@@ -182,6 +197,20 @@ def test_run_shows_a_table_of_80_columns(run: Path) -> None:
     assert "Toxicity" in shown.stdout, shown.stderr
 
 
+def test_run_stops_after_a_stage_and_says_how_to_go_on(run: Path, tmp_path: Path) -> None:
+    command = ("run", run.parent / "small.toml", "--dir", tmp_path / "run", "--until")
+    done = heedful(*command, "sample")
+    assert done.returncode == 0, done.stderr
+    assert f"stopped after sample: {tmp_path / 'run' / 'sample'}" in done.stdout
+    assert "go on with the same command without --until; judgements by people: add --set label.judgements=FILE" in done.stdout
+    assert json.loads(heedful(*command, "label", "--json").stdout)["stopped_after"] == "label"
+    assert not (tmp_path / "run" / "consensus").exists()
+    wrong = heedful("run", run.parent / "small.toml", "--dir", tmp_path / "other", "--until", "smaple")
+    assert wrong.returncode == 1
+    assert "--until smaple: no such stage; the stages are sample, label" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None:
     done = heedful("chat", run, "--compare", tiny, "--once", "Knock, knock.", "--max-new-tokens", "8", "--json")
     answers = json.loads(done.stdout)["answers"]
@@ -191,12 +220,37 @@ def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None
     assert talked.stdout.count("aligned") == 2
 
 
+@pytest.mark.parametrize("end", ["\n", ""], ids=["empty line", "end of input"])
+def test_chat_as_json_is_one_object_for_all_turns(run: Path, end: str) -> None:
+    said = "Hello.\nHow are you?\n/new\nHello.\n"
+    done = heedful("chat", run, "--max-new-tokens", "5", "--json", stdin=said + end)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith("{")
+    turns = json.loads(done.stdout)["turns"]
+    assert [(turn["conversation"], turn["message"]) for turn in turns] == [(1, "Hello."), (1, "How are you?"), (2, "Hello.")]
+    assert turns[0]["answers"] == turns[2]["answers"], "a new conversation remembers nothing"
+    assert done.stderr.count("you: ") == 5
+
+
+def test_chat_as_json_without_a_word_is_an_object(run: Path) -> None:
+    assert json.loads(heedful("chat", run, "--json").stdout) == {"turns": []}
+
+
 def test_export_and_report(run: Path, tmp_path: Path) -> None:
     done = heedful("export", run, tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.safetensors").exists()
+    assert heedful("export", run, tmp_path / "model").returncode == 0, "an export may replace an earlier one"
+    thesis = tmp_path / "precious" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    refused = heedful("export", run, thesis.parent)
+    assert refused.returncode == 1
+    assert "precious: holds what heedful did not write (thesis.txt), so it is left as it is; choose another" in refused.stderr
+    assert thesis.read_text() == "mine"
     assert heedful("report", run).stdout.strip() == str(run / "report.html")
-    assert "no such run directory" in heedful("report", tmp_path / "absent").stderr
+    assert "no run directory" in heedful("report", tmp_path / "absent").stderr
 
 
 def test_ctrl_c_ends_a_command_within_seconds_and_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:

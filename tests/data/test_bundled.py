@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.data.bundled import choose, load_bundled, split
+from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.errors import DataError
 from heedful.feedback.rubric import score
 from heedful.records import Completion, Message, Prompt, Sampling
@@ -135,3 +136,33 @@ def test_the_same_choice_tomorrow() -> None:
     """Frozen from Python 3.11; random.Random seeded with a text keeps its sequence across versions."""
     assert random.Random("0/('a',)").random() == pytest.approx(FROZEN_DRAW)
     assert [p.id for p in choose(PROMPTS, 6, seed=0)] == FROZEN_CHOICE
+
+
+# Several files
+
+
+def prompt(id_: str, text: str = "Hi", side: Literal["train", "heldout"] | None = None) -> Prompt:
+    return Prompt(id=id_, messages=(Message(role="user", content=text),), split=side)
+
+
+def test_a_prompt_in_several_files_counts_once() -> None:
+    a, b, c = prompt("a"), prompt("b"), prompt("c")
+    assert gather([("one.jsonl", [a, b]), ("two.jsonl", [b, c]), ("one.jsonl", [a, b])]) == [a, b, c]
+
+
+def test_a_split_that_one_file_leaves_open_is_taken_from_the_other() -> None:
+    known = prompt("a", side="heldout")
+    for parts in ([prompt("a"), known], [known, prompt("a")], [prompt("a"), known, prompt("a")]):
+        assert gather((f"{i}.jsonl", [part]) for i, part in enumerate(parts)) == [known]
+
+
+def test_one_id_with_two_texts_names_the_id_and_both_files() -> None:
+    sources = [("one.jsonl", [prompt("a"), prompt("b")]), ("two.jsonl", [prompt("b", "Bye")])]
+    with pytest.raises(DataError, match=r"id 'b' stands for one text in one\.jsonl and for another in two\.jsonl; give"):
+        gather(sources)
+
+
+def test_one_prompt_in_two_splits_is_refused() -> None:
+    sources = [("one.jsonl", [prompt("a")]), ("two.jsonl", [prompt("a", side="train")])]
+    with pytest.raises(DataError, match=r"'a' has split 'train' in two\.jsonl and 'heldout' in three\.jsonl"):
+        gather([*sources, ("three.jsonl", [prompt("a", side="heldout")])])

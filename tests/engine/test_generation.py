@@ -103,28 +103,48 @@ def test_seed_decides_and_prompts_may_share_a_batch(model: LanguageModel) -> Non
     assert draw(1) != draw(2)
 
 
+def complete(model: LanguageModel, records: list[Prompt], target: Path, stop_after: int = 0) -> list[Completion]:
+    def progress(done: int, total: int, note: str) -> None:
+        if stop_after and done == stop_after:
+            raise KeyboardInterrupt
+
+    return sample_completions(
+        model,
+        records,
+        target,
+        Decoding(1.0, 1.0, 6),
+        adapter=None,
+        name="tiny",
+        policy_version="base",
+        num_completions=2,
+        batch_rows=4,
+        max_prompt_tokens=250,
+        seed=9,
+        progress=progress,
+    )
+
+
+def test_prompts_edited_under_the_same_ids_are_answered_anew(model: LanguageModel, tmp_path: Path) -> None:
+    def records(first: str) -> list[Prompt]:
+        return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate([first, *TEXTS])]
+
+    same_length = ["My house is too hot.", "My house is too hot!"]
+    tokens = [model.chat.prompt_ids((Message(role="user", content=text),)) for text in same_length]
+    assert len(tokens[0]) == len(tokens[1]), "else the batches differ and nothing is reused anyway"
+    before = complete(model, records(same_length[0]), tmp_path / "before.jsonl")
+    after = complete(model, records(same_length[1]), tmp_path / "after.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        complete(model, records(same_length[0]), tmp_path / "edited.jsonl", stop_after=2)
+    assert complete(model, records(same_length[1]), tmp_path / "edited.jsonl") == after
+    assert [c.text for c in after[:2]] != [c.text for c in before[:2]]
+    assert [c.sampling.seed for c in after] == [c.sampling.seed for c in before], "seeds come from the ids"
+
+
 def test_sampling_resumes_to_the_same_file(model: LanguageModel, tmp_path: Path) -> None:
     records = [Prompt(id=f"p{i}", messages=(Message(role="user", content=text * (i + 1)),)) for i, text in enumerate(TEXTS * 2)]
 
     def run(target: Path, stop_after: int = 0) -> list[Completion]:
-        def progress(done: int, total: int, note: str) -> None:
-            if stop_after and done == stop_after:
-                raise KeyboardInterrupt
-
-        return sample_completions(
-            model,
-            records,
-            target,
-            Decoding(1.0, 1.0, 6),
-            adapter=None,
-            name="tiny",
-            policy_version="base",
-            num_completions=2,
-            batch_rows=4,
-            max_prompt_tokens=250,
-            seed=9,
-            progress=progress,
-        )
+        return complete(model, records, target, stop_after)
 
     whole = run(tmp_path / "whole.jsonl")
     with pytest.raises(KeyboardInterrupt):

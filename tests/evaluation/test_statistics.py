@@ -6,12 +6,21 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import DataError
 from heedful.evaluation.compare import verdict
-from heedful.evaluation.statistics import Interval, cluster_means, mean_interval, paired_difference, wilson
+from heedful.evaluation.statistics import (
+    Interval,
+    cluster_means,
+    mean_interval,
+    paired_difference,
+    pooled_interval,
+    unseen_share,
+    wilson,
+)
 
 # Both sides evaluate the same closed formula in float64.
 EXACT = 1e-12
@@ -186,3 +195,50 @@ def test_nan_decides_nothing(better: str | None) -> None:
         except DataError:
             continue
         assert said not in ("improved", "worse", "grew", "shrank")
+
+
+# What a bootstrap cannot see
+
+
+@pytest.mark.parametrize(("num_clusters", "share"), [(1, 0.975), (10, 0.3085), (50, 0.0711)])
+def test_unseen_share_equals_clopper_and_pearson(num_clusters: int, share: float) -> None:
+    assert unseen_share(num_clusters) == pytest.approx(share, abs=1e-4)
+    exact = scipy.stats.binomtest(0, num_clusters).proportion_ci(method="exact")
+    assert unseen_share(num_clusters) == pytest.approx(exact.high, abs=1e-12)
+
+
+def test_no_refusal_among_ten_prompts_is_not_zero_for_certain() -> None:
+    ids = [f"p{n}" for n in range(10)]
+    rate = mean_interval([0.0] * 10, ids, within=(0, 1))
+    assert (rate.estimate, rate.low) == (0, 0)
+    assert rate.high == pytest.approx(0.3085, abs=1e-4)
+    full = mean_interval([1.0] * 10, ids, within=(0, 1))
+    assert full.low == pytest.approx(1 - 0.3085, abs=1e-4)
+    assert full.high == 1
+    change = paired_difference([0.0] * 10, [0.0] * 10, ids, ids, within=(-1, 1))
+    assert (change.low, change.high) == pytest.approx((-0.3085, 0.3085), abs=1e-4)
+    assert mean_interval([0.5] * 10, ids) == Interval(0.5, 0.5, 0.5)
+
+
+def test_pooled_by_hand() -> None:
+    found = pooled_interval([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"], within=(0, 1))
+    assert found.estimate == 0.75, "each value weighs the same, not each cluster"
+    # Resamples of two clusters: aa 1, ab 0.75, bb 0.
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert pooled_interval([1.0, 1.0], ["a", "b"], within=(0, 1)).low == pytest.approx(1 - unseen_share(2))
+
+
+def test_pooled_interval_covers_the_truth_when_clusters_differ_in_size() -> None:
+    """Clusters of one to six alike values around 0.6, 400 times: about 95 in 100 intervals hold 0.6."""
+    rng = np.random.default_rng(5)
+    held = 0
+    for trial in range(400):
+        sizes = rng.integers(1, 7, size=40)
+        right = (rng.random(40) < 0.6).astype(float)
+        values = np.repeat(right, sizes).tolist()
+        clusters = np.repeat([f"c{n}" for n in range(40)], sizes).tolist()
+        found = pooled_interval(values, clusters, within=(0, 1), num_resamples=300, seed=trial)
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0.6 <= found.high
+    assert 0.90 <= held / 400 <= 0.98

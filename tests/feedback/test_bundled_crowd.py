@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import tomllib
+from importlib.resources import files
 from statistics import mean, pstdev
 from typing import Literal
 
 import pytest
 
+from heedful.config import parse
 from heedful.data.bundled import choose, load_bundled, split
 from heedful.feedback.labelers import LEVEL, agreement, labeler_quality
 from heedful.feedback.refusals import is_degenerate
@@ -15,7 +18,8 @@ from heedful.feedback.rubric import score
 from heedful.feedback.simulated import simulate
 from heedful.records import Completion, Prompt, Sampling
 
-NUM_PROMPTS, NUM_COMPLETIONS = 64, 4  # as in the demo
+DEMO = parse(tomllib.loads(files("heedful").joinpath("data/bundled/demo.toml").read_text(encoding="utf-8")), "demo.toml")
+NUM_PROMPTS, NUM_COMPLETIONS = DEMO.prompts.num_train, DEMO.sample.num_completions
 WHEN = "2026-01-01T00:00:00+00:00"
 REFUSALS = ("I'm sorry, but I can't help with that.", "As an AI language model, I cannot provide", "I can't help with that.")
 EMPTY_TALK = (

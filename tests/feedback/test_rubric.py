@@ -43,15 +43,16 @@ def test_a_perfect_answer_scores_one() -> None:
 @pytest.mark.parametrize(
     ("text", "finish", "credit"),
     [
-        ("Let the fan run.", "stop", 1.0),
-        ('She said "Let the fan run."', "stop", 1.0),
-        ("Let the fan run", "stop", 0.5),
-        ("Let the fan run.", "length", 0.5),
-        ("Let the fan", "length", 0.0),
+        ("Let the fan and the window do it.", "stop", 1.0),
+        ('She said "Let the fan and the window do it."', "stop", 1.0),
+        ("Let the fan and the window do it", "stop", 0.5),
+        ("Let the fan and the window do it.", "length", 0.5),
+        ("Let the fan and the window", "length", 0.0),
+        ("My dear house.", "stop", 1 / 6),  # three words that do not help are no answer, ended or not
     ],
 )
 def test_finished(text: str, finish: Literal["stop", "length"], credit: float) -> None:
-    assert score(ask(), answer(text, finish)).parts["finished"] == credit
+    assert score(ask(), answer(text, finish)).parts["finished"] == pytest.approx(credit)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heedful.errors import ShapeError
-from heedful.functional.masking import masked_mean, whiten
+from heedful.functional.masking import masked_mean, token_weights, whiten
 
 # float64 sums of a few dozen numbers of size 1 to 10: rounding stays below 1e-13; ten times that for the division.
 EXACT = 1e-12
 # whiten adds 1e-8 to the variance, which the formula in the test leaves out: a relative 1e-8 / (2 variance), variance >= 0.01.
 WHITEN_EPS = 1e-6
+
+FLOAT32 = 1e-5  # token weights are float32
 
 number = st.floats(-5, 5, width=32)
 
@@ -129,3 +131,36 @@ def test_shapes_that_differ_are_named() -> None:
     for function in (masked_mean, whiten):
         with pytest.raises(ShapeError, match=r"values_BT \(2, 3\), mask_BT \(2, 4\)"):
             function(torch.zeros(2, 3), mask_BT)
+
+
+# What a loss is a mean over
+
+
+def mean_of(values: torch.Tensor, mask: torch.Tensor, average: str, max_tokens: int = 8) -> float:
+    weights = token_weights(mask, average, max_tokens=max_tokens)  # type: ignore[arg-type]
+    return float((weights * values).sum() / mask.sum())
+
+
+def test_token_weights_by_hand() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    values = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]])
+    assert mean_of(values, mask, "token") == pytest.approx(16 / 4)
+    assert mean_of(values, mask, "sequence") == pytest.approx((2 + 10) / 2)
+    assert mean_of(values, mask, "constant", max_tokens=8) == pytest.approx(16 / (2 * 8))
+
+
+@given(ragged(min_total=1))
+def test_averages_equal_a_loop(rows: list[list[float]]) -> None:
+    values, mask = padded(rows, filler=float("9e9"))
+    values = torch.where(mask, values, torch.zeros_like(values)).float()
+    per_sequence = [math.fsum(row) / len(row) if row else 0.0 for row in rows]
+    assert mean_of(values, mask, "token") == pytest.approx(slow_mean(rows), abs=FLOAT32)
+    assert mean_of(values, mask, "sequence") == pytest.approx(math.fsum(per_sequence) / len(rows), abs=FLOAT32)
+    assert mean_of(values, mask, "constant") == pytest.approx(math.fsum(map(math.fsum, rows)) / (8 * len(rows)), abs=FLOAT32)
+    for average in ("token", "sequence", "constant"):
+        assert not token_weights(mask, average, max_tokens=8)[~mask].any()  # type: ignore[arg-type]
+
+
+def test_a_sequence_without_a_token_weighs_nothing_and_is_counted() -> None:
+    mask = torch.tensor([[True, True], [False, False]])
+    assert mean_of(torch.tensor([[4.0, 4.0], [9.0, 9.0]]), mask, "sequence") == pytest.approx(2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heedful.errors import ShapeError
-from heedful.functional.losses.ppo import LOG_RATIO_LIMIT, entropy_bonus, policy_loss, value_loss
+from heedful.functional.losses.ppo import LOG_RATIO_LIMIT, entropy_bonus, kl_loss, policy_loss, value_loss
 
 # float64 sums of at most 24 terms of size below 100.
 EXACT = 1e-11
@@ -311,3 +311,67 @@ def test_shapes_that_differ_are_named() -> None:
         value_loss(wide, wide, narrow, mask_BT, clip=0.2, num_tokens=1)
     with pytest.raises(ShapeError, match=r"entropy_BT \(2, 3\)"):
         entropy_bonus(narrow, mask_BT, num_tokens=1)
+
+
+# Dual clip, and what an advantage may be scaled by
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "gradient"),
+    [
+        (math.log(5.0), -1.0, 3.0, 0.0),  # 5 would be the loss without the second clip
+        (math.log(2.0), -1.0, 2.0, 2.0),  # within it: ratio times |A|, and its derivative
+        (math.log(5.0), 1.0, -1.2, 0.0),  # a positive advantage has only the first clip
+        (math.log(0.5), -1.0, 0.8, 0.0),
+    ],
+)
+def test_dual_clip_by_hand(log_ratio: float, advantage: float, loss: float, gradient: float) -> None:
+    new = one(log_ratio).requires_grad_()
+    found = policy_loss(new, one(0.0), one(advantage), HERE, clip=0.2, num_tokens=1, dual_clip=3.0).loss
+    assert float(found) == pytest.approx(loss, abs=EXACT)
+    found.backward()
+    assert new.grad is not None
+    assert float(new.grad) == pytest.approx(gradient, abs=EXACT)
+
+
+@given(batches(), st.floats(0.01, 10))
+def test_the_loss_is_homogeneous_in_the_advantages(case: Tokens, weight: float) -> None:
+    """What the averages over sequences rest on: a weight may be put on the advantage."""
+    new, old, mask = padded(case.new), padded(case.old), mask_of(case.new)
+    options = {"clip": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "num_tokens": case.count}
+    plain = policy_loss(new, old, padded(case.target), mask, **options).loss  # type: ignore[arg-type]
+    scaled = policy_loss(new, old, weight * padded(case.target), mask, **options).loss  # type: ignore[arg-type]
+    assert float(scaled) == pytest.approx(weight * float(plain), rel=1e-9, abs=EXACT)
+
+
+# KL in the loss
+
+
+@given(batches())
+def test_kl_loss_and_gradient_equal_a_loop(case: Tokens) -> None:
+    new = padded(case.new).requires_grad_()
+    weights = padded(case.target).abs()
+    found = kl_loss(new, padded(case.old, filler=math.nan), mask_of(case.new), weights, num_tokens=case.count)
+    places = [(i, t) for i, row in enumerate(case.new) for t in range(len(row))]
+    slow = math.fsum(abs(case.target[i][t]) * (case.new[i][t] - case.old[i][t]) ** 2 / 2 for i, t in places) / case.count
+    assert float(found.detach()) == pytest.approx(slow, abs=EXACT)
+    found.backward()
+    assert new.grad is not None
+    expected = torch.zeros_like(new)
+    for i, t in places:
+        expected[i, t] = abs(case.target[i][t]) * (case.new[i][t] - case.old[i][t]) / case.count
+    torch.testing.assert_close(new.grad, expected.detach(), atol=EXACT, rtol=0)
+
+
+def test_the_kl_loss_has_the_gradient_of_the_kl() -> None:
+    """Summed over a small vocabulary with the policy's probabilities, as sampling does on average."""
+    logits = torch.tensor([0.3, -0.2, 1.1, 0.0], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([1.0, 0.5, -0.5, 0.2], dtype=torch.float64).log_softmax(0)
+    exact = (logits.softmax(0) * (logits.log_softmax(0) - reference)).sum()
+    (wanted,) = torch.autograd.grad(exact, logits)
+    probabilities = logits.detach().softmax(0)
+    weights = (4 * probabilities)[:, None]  # each token as often as it is drawn
+    here = torch.ones(4, 1, dtype=torch.bool)
+    estimate = kl_loss(logits.log_softmax(0)[:, None], reference[:, None], here, weights, num_tokens=4)
+    (found,) = torch.autograd.grad(estimate, logits)
+    torch.testing.assert_close(found, wanted, atol=EXACT, rtol=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny_model
@@ -11,8 +13,10 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from heedful.config import LoraSection, RewardSection
 from heedful.engine import scoring
+from heedful.errors import ModelError
+from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
-from heedful.models.reward import Answer, EncoderReward, RewardHead, answer_of, load_reward_model
+from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_of, load_reward_model
 from heedful.records import Message, Preference
 from heedful.reward_stage import new_reward_model, train_reward_model
 
@@ -69,7 +73,7 @@ def test_learns_and_is_the_same_after_loading(tiny: Path, bert: Path, tmp_path: 
     base = model_of(tiny)
     fresh = new_reward_model(base, settings, 0, CPU)
     result = train_reward_model(
-        fresh, pairs(), tmp_path / "reward", chat_of=base, settings=settings, seed=0, cut_off=set(), num_resamples=200,
+        fresh, pairs(), tmp_path / "reward", chat_of=base, settings=settings, seed=0, written={}, num_resamples=200,
         progress=lambda *_: None,
     )  # fmt: skip
     assert result["accuracy"]["estimate"] == 1.0
@@ -113,6 +117,47 @@ def test_encoder_keeps_the_answer_when_the_prompt_is_too_long(bert: Path) -> Non
     assert len(ids) == 40
     assert tokenizer.convert_ids_to_tokens(ids)[-4:] == ["[SEP]", "kind", ".", "[SEP]"]
     assert types[-3:] == [1, 1, 1]
+
+
+def saved(base: LanguageModel, folder: Path, settings: RewardSection) -> Path:
+    folder.mkdir()
+    new_reward_model(base, settings, 0, CPU).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("trunk", ["adapter", "frozen"])
+@pytest.mark.parametrize("spelling", ["./tiny", "elsewhere/../tiny", "link", "smollm2-135m"])
+def test_the_same_base_by_another_name_is_used_as_it_is(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, trunk: Literal["adapter", "frozen"]
+) -> None:
+    folder = saved(model_of(tiny), tmp_path / "rm", RewardSection(trunk=trunk, lora=LoraSection(rank=4, layers=2)))
+    monkeypatch.chdir(tiny.parent)
+    (tiny.parent / "elsewhere").mkdir(exist_ok=True)
+    if spelling == "link" and not Path("link").exists():
+        Path("link").symlink_to(tiny)
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    (tmp_path / "cache" / "models" / "smollm2-135m").symlink_to(tiny)
+    base = load_language_model(spelling, dtype=torch.float32, device=CPU)
+    loaded = load_reward_model(folder, base, dtype=torch.float32, device=CPU)
+    assert isinstance(loaded, AdapterReward)
+    assert loaded.model is base
+
+
+def test_another_base_is_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    other = tiny_model.make(tmp_path / "other", seed=1)
+    folder = saved(model_of(tiny), tmp_path / "rm", RewardSection(lora=LoraSection(rank=4, layers=2)))
+    for base in ("smollm2-135m", "owner/name", str(tmp_path / "moved-away")):
+        about = json.loads((folder / "reward.json").read_text())
+        (folder / "reward.json").write_text(json.dumps(about | {"base": base}))
+        with pytest.raises(ModelError, match=rf"was trained on '{base}' and cannot read the tokens of '{other}'"):
+            load_reward_model(folder, model_of(other), dtype=torch.float32, device=CPU)
+
+
+def test_an_encoder_goes_with_any_base(tiny: Path, bert: Path, tmp_path: Path) -> None:
+    folder = saved(model_of(tiny), tmp_path / "rm", RewardSection(model=str(bert), pooling="mean"))
+    other = model_of(tiny_model.make(tmp_path / "other", seed=1))
+    assert isinstance(load_reward_model(folder, other, dtype=torch.float32, device=CPU), EncoderReward)
 
 
 def test_reward_folder_that_is_none(tmp_path: Path) -> None:

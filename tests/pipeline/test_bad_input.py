@@ -21,7 +21,8 @@ from heedful.models.chat import Chat
 from heedful.models.policy import load_language_model
 from heedful.models.reward import answer_of
 from heedful.pipeline import Pipeline
-from heedful.records import Completion, Judgement, Message, Prompt, read_jsonl
+from heedful.records import Completion, Judgement, Message, Preference, Prompt, read_jsonl
+from heedful.reward_stage import read_run_pairs
 from heedful.store import Run, write_jsonl
 from heedful.training.rollout import require_finite_rewards
 
@@ -66,7 +67,7 @@ def test_nan_reward_in_a_run_leaves_the_last_checkpoint(config: Path, whole: Pat
     with Run(tmp_path / "run") as run:
         poisoned = Poisoned(loaded, run, silent, reward_folder=whole / "reward" / "model")
         with pytest.raises(TrainingError, match="gave nan"):
-            poisoned.align()
+            poisoned.align_alone()
         assert torch.load(tmp_path / "run" / "ppo" / "checkpoint.pt", weights_only=True)["step"] == 2
         assert run.manifest["stages"]["ppo"]["state"] == "running"
 
@@ -108,6 +109,30 @@ def test_judgement_of_a_missing_completion(config: Path, whole: Path, tmp_path: 
         pipeline(loaded, run).consensus()
 
 
+@pytest.mark.parametrize("field", ["chosen_id", "rejected_id"])
+@pytest.mark.parametrize("stranger", ["nope/1", "another prompt's"])
+def test_preference_that_names_a_missing_completion(
+    config: Path, whole: Path, tmp_path: Path, field: str, stranger: str
+) -> None:
+    loaded, folder = sampled(config, whole, tmp_path / "run")
+    pairs = read_jsonl(whole / "consensus/preferences.jsonl", Preference)
+    other = next(pair for pair in pairs if pair.prompt_id != pairs[4].prompt_id)
+    id_ = other.chosen_id if stranger != "nope/1" else stranger
+    pairs[4] = pairs[4].model_copy(update={field: id_})
+    write_jsonl(folder / "consensus/preferences.jsonl", pairs)
+    wrong = f"answers prompt '{other.prompt_id}', not '{pairs[4].prompt_id}'"
+    expected = f"{field} '{id_}' {wrong if stranger != 'nope/1' else 'is not in completions.jsonl'}; make the pairs again"
+    with Run(folder) as run, pytest.raises(HeedfulError, match=rf"preferences\.jsonl:5: {expected}.* or drop the line"):
+        pipeline(loaded, run).reward()
+
+
+def test_preference_without_ids_is_a_preference(config: Path, whole: Path, tmp_path: Path) -> None:
+    pairs = read_jsonl(whole / "consensus/preferences.jsonl", Preference)
+    bare = [pair.model_copy(update={"chosen_id": None, "rejected_id": None}) for pair in pairs]
+    write_jsonl(tmp_path / "preferences.jsonl", bare)
+    assert read_run_pairs(tmp_path / "preferences.jsonl", read_jsonl(whole / "sample/completions.jsonl", Completion)) == bare
+
+
 def test_duplicate_ids(config: Path, whole: Path, tmp_path: Path) -> None:
     loaded, folder = sampled(config, whole, tmp_path / "run")
     completions = read_jsonl(folder / "sample/completions.jsonl", Completion)
@@ -124,6 +149,22 @@ def test_malformed_line_names_file_and_line(config: Path, whole: Path, tmp_path:
     path.write_text("\n".join(lines) + "\n")
     with Run(folder) as run, pytest.raises(HeedfulError, match=r"judgements\.jsonl:5: not a JSON object"):
         pipeline(loaded, run).consensus()
+
+
+def test_overlapping_prompt_files_do_not_leak_into_the_held_out_prompts(tiny: Path, tmp_path: Path) -> None:
+    prompts = [Prompt(id=f"p{i}", messages=(Message(role="user", content=f"word {i}"),)) for i in range(40)]
+    write_jsonl(tmp_path / "one.jsonl", prompts[:30])
+    write_jsonl(tmp_path / "two.jsonl", prompts[10:])
+    files = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
+    config = parse({"model": {"source": str(tiny)}, "prompts": {"files": files}}, "test")
+    with Run(tmp_path / "run") as run:
+        found = pipeline(config, run).prompts
+        train, heldout = ([prompt.id for prompt in found[side]] for side in ("train", "heldout"))
+        assert not set(train) & set(heldout)
+        assert sorted(train + heldout) == sorted(prompt.id for prompt in prompts)
+        write_jsonl(tmp_path / "two.jsonl", [prompts[3].model_copy(update={"messages": prompts[4].messages})])
+        with pytest.raises(DataError, match=r"id 'p3' .* in .*one\.jsonl and for another in .*two\.jsonl"):
+            _ = pipeline(config, run).prompts
 
 
 def test_long_prompts_are_left_out_with_a_count(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

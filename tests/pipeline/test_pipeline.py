@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import small_run
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from heedful.config import parse
+from heedful.cli.talk import policy_of
+from heedful.config import load, parse
+from heedful.data.formats import prompt_id
 from heedful.engine.generation import Decoding, sample
 from heedful.models.policy import POLICY, export_merged, load_language_model
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Message, Preference, read_jsonl
-from heedful.store import Run
+from heedful.store import Run, write_jsonl
+from heedful.training.reward import split_by_prompt
 from heedful.training.rollout import Question
 
 CPU = torch.device("cpu")
@@ -40,11 +45,46 @@ def test_every_arrow_is_a_file(whole: Path) -> None:
     assert list((whole / "tensorboard" / "ppo").iterdir())
 
 
+def test_a_reward_model_starts_undecided(whole: Path) -> None:
+    """The head is zero: every pair is level, and a level pair counts a half."""
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if row["stage"] == "reward")
+    assert first["accuracy"] == 0.5
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
 def test_bundled_dialogues_are_named_like_a_file(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         config = parse({"prompts": {"files": ["bundled:dialogues"]}}, "x.toml")
-        found = Pipeline(config, run, lambda *_: None, "heedful run").prompts
+        pipeline = Pipeline(config, run, lambda *_: None, "heedful run")
+        found = pipeline.prompts
+        pipeline.stage("sample", lambda: None, {})
     assert {"summarise" in prompt.tags for side in found.values() for prompt in side} == {True}
+
+
+def test_what_the_reward_model_learned_from_is_not_held_out(tmp_path: Path) -> None:
+    """Pairs and prompts from one file: the held-out prompts of the policy are among those of the reward model."""
+    asked = [(Message(role="user", content=f"Question {n}?"),) for n in range(60)]
+    pairs = [Preference(prompt_id=prompt_id(m), prompt=m, chosen="Yes.", rejected="No.") for m in asked]
+    write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    files = {"reward": {"preferences": [str(tmp_path / "pairs.jsonl")]}, "prompts": {"files": [str(tmp_path / "pairs.jsonl")]}}
+    with Run(tmp_path / "run") as run:
+        found = Pipeline(parse(files, "x.toml"), run, lambda *_: None, "heedful run").prompts
+    learned, measured = split_by_prompt(pairs, share=0.2, seed=0)
+    assert found["heldout"]
+    assert {p.id for p in found["heldout"]} <= {pair.prompt_id for pair in measured}
+    assert {p.id for p in found["train"]} <= {pair.prompt_id for pair in learned}
+
+
+def test_completions_keep_the_tokens_that_were_written(whole: Path) -> None:
+    model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
+    completions = read_jsonl(whole / "evaluate/completions-after.jsonl", Completion)
+    tokens = [(completion.model_extra or {})["token_ids"] for completion in completions]
+    assert [len(ids) for ids in tokens] == [(completion.model_extra or {})["num_tokens"] for completion in completions]
+    assert [model.chat.text(ids) for ids in tokens] == [completion.text for completion in completions]
+    # The tiny tokenizer cuts what a random model writes into other tokens; the written ones are those that count.
+    again = [model.chat.response_ids(c.text, finished=c.finish == "stop") for c in completions]
+    assert again != tokens
 
 
 def test_heldout_prompts_are_never_trained_on(whole: Path) -> None:
@@ -120,3 +160,17 @@ def test_sampler_and_trainer_agree_and_stale_weights_are_refused(whole: Path) ->
     model.hidden = stale  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="policy version 3: the sampler's log-probs differ"):
         rollouts()
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_another_method_takes_the_place_of_ppo(tiny: Path, tmp_path: Path, method: str) -> None:
+    small = {"max_steps": 2, "episodes": 8, "samples_per_prompt": 4, "max_new_tokens": 12, "num_minibatches": 2, "lora.rank": 4}
+    overrides = [f"method={method}", *(f"{method}.{key}={value}" for key, value in small.items())]
+    config = load(small_run.write_config(tmp_path / "heedful.toml", tiny), tuple(overrides))
+    with Run(tmp_path / "run") as run:
+        summary = Pipeline(config, run, lambda *_: None, "heedful run")()
+    assert summary["align"] == {"method": method, "steps": 2, "stopped": "step limit"}
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"{method.upper()} took 2 steps" in page
+    assert '"ppo-0": {' in page, "the curves of reward and KL are drawn for every method"
+    assert policy_of(str(tmp_path / "run")) == str(tmp_path / "run" / method / "policy")

@@ -64,7 +64,7 @@ def summary() -> dict[str, Any]:
             labeler("simulated-4", suspect=True, verdict="answers like random clicks"),
         ],
         "agreement": {"krippendorff_alpha": 0.31, "krippendorff_alpha_low": 0.22, "krippendorff_alpha_high": 0.41},
-        "ppo": {"steps": 2, "stopped": "step limit"},
+        "align": {"method": "ppo", "steps": 2, "stopped": "step limit"},
         "counts": {"train": 24, "heldout": 9},
         "seconds": {"sample": 12.0, "ppo": 374.0},
         "peak_memory_mb": 2048.0,
@@ -255,7 +255,9 @@ def test_reward_that_is_no_number_is_a_dash(run: Path) -> None:
 
 def test_one_ppo_step(run: Path) -> None:
     write_lines(run / "metrics.jsonl", PPO_ROWS[:1])
-    write_json(run / "summary.json", summary() | {"ppo": {"steps": 1, "stopped": "step limit"}, "kl_target": None})
+    write_json(
+        run / "summary.json", summary() | {"align": {"method": "ppo", "steps": 1, "stopped": "step limit"}, "kl_target": None}
+    )
     reader = read(run)
     assert "PPO took 1 step and" in reader.text
     assert "target" not in reader.text

@@ -1,6 +1,8 @@
 """A whole run on the tiny model, in a process of its own that may end itself at a given point.
 
 python small_run.py CONFIG RUN_DIR [STAGE DONE SIGNAL]
+
+DONE is a count of finished pieces, or "written": the stage has written its files and is not marked as done yet.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CONFIG = """
 seed = {seed}
@@ -69,11 +73,20 @@ def main() -> None:
     stage, done, number = (*sys.argv[3:6], "", "0", "0")[:3]
 
     def progress(now: str, finished: int, total: int, note: str) -> None:
-        if now == stage and finished == int(done):
+        if now == stage and done != "written" and finished == int(done):
             os.kill(os.getpid(), int(number))
 
+    class Interrupted(Pipeline):
+        def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+            def then() -> None:
+                work()
+                if (name, "written") == (stage, done):
+                    os.kill(os.getpid(), int(number))
+
+            super().stage(name, then, settings, *inputs)
+
     with Run(folder) as run:
-        Pipeline(load(config), run, progress, "heedful run")()
+        Interrupted(load(config), run, progress, "heedful run")()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from heedful.config import LoraSection, PPOSection
 from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.training import ppo
-from heedful.training.ppo import PPO
+from heedful.training import policy_gradient
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.ppo import ppo
 from heedful.training.rollout import Question, collect
 
 CPU = torch.device("cpu")
@@ -28,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.make(tmp_path_factory.mktemp("m") / "tiny")
 
 
-def make(tiny: Path, **settings: object) -> PPO:
+def make(tiny: Path, **settings: object) -> PolicyGradient:
     model = load_language_model(str(tiny), dtype=torch.float32, device=CPU)
     texts = ["Knock, knock.", "My house is too hot.", "Hi.", "What is the capital of Australia?", "Tell me a story.", "Why?"]
     questions = [
@@ -37,7 +38,7 @@ def make(tiny: Path, **settings: object) -> PPO:
     ]
     given = {"episodes": 16, "max_new_tokens": 10, "lora": LoraSection(rank=4, layers=2), "missing_eos_penalty": 0.0} | settings
     chosen = PPOSection.model_validate(given)
-    return PPO(model, letters, questions[:4], questions[4:], settings=chosen, seed=0)
+    return ppo(model, letters, questions[:4], questions[4:], settings=chosen, seed=0)
 
 
 def letters(answers: Sequence[Answer]) -> list[float]:
@@ -82,7 +83,7 @@ def test_k1_and_exact_kl_agree_on_average(tiny: Path) -> None:
         method.step(step)
     rollouts, _ = collect(
         method.model,
-        method.value_head,
+        method.critic.head,
         letters,
         method.train,
         method.decoding,
@@ -101,14 +102,14 @@ def test_k1_and_exact_kl_agree_on_average(tiny: Path) -> None:
 def test_parts_add_up_to_one_batch(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = make(tiny)
     rollouts, _ = collect(
-        method.model, method.value_head, letters, method.train, method.decoding, samples_per_prompt=4, seed=2, policy_version=0
+        method.model, method.critic.head, letters, method.train, method.decoding, samples_per_prompt=4, seed=2, policy_version=0
     )
-    batch = method._batch(rollouts)
+    batch = method.batch(rollouts)
     gradients = []
     for budget in (10_000, 100):
-        monkeypatch.setattr(ppo, "MICROBATCH_TOKENS", budget)
+        monkeypatch.setattr(policy_gradient, "MICROBATCH_TOKENS", budget)
         method.optimiser.adamw.zero_grad(set_to_none=True)
-        sums = method._accumulate(rollouts, batch, list(range(len(rollouts))))
+        sums = method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.1)
         parameters = method.policy_parameters + method.value_parameters
         gradients.append([p.grad.clone() for p in parameters if p.grad is not None])
         assert sums["num_tokens"] == float(batch["mask"].sum())
@@ -122,14 +123,16 @@ def test_stops_at_the_reward_threshold(tiny: Path, tmp_path: Path) -> None:
     settings = PPOSection.model_validate(
         method.settings.model_dump() | {"reward_threshold": -1.0, "max_steps": 50, "eval_every": 2, "checkpoint_every": 10}
     )
-    trained, steps = ppo.train(method.model, letters, method.train, method.heldout, tmp_path / "ppo", settings=settings, seed=0)
-    assert steps == 2, "any reward is above -1, and it is first looked at after two steps"
+
+    def train() -> int:
+        given = (method.model, letters, method.train, method.heldout)
+        return policy_gradient.train(ppo(*given, settings=settings, seed=0), tmp_path / "ppo")
+
+    assert train() == 2, "any reward is above -1, and it is first looked at after two steps"
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1]
     assert rows[1]["heldout_reward"] > -1
-    _, again = ppo.train(method.model, letters, method.train, method.heldout, tmp_path / "ppo", settings=settings, seed=0)
-    assert again == 2, "a run that has reached its threshold does not go on when it is started again"
-    assert trained.settings.reward_threshold == -1.0
+    assert train() == 2, "a run that has reached its threshold does not go on when it is started again"
 
 
 def test_default_step_limit_is_the_textbooks() -> None:

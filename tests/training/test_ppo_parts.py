@@ -15,7 +15,9 @@ from heedful.config import PPOSection
 from heedful.engine.scoring import ScoredResponse
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.training.ppo import PPO, AdaptiveKL, RunningMoments, _spread
+from heedful.training.control import AdaptiveKL, RunningMoments
+from heedful.training.policy_gradient import PolicyGradient, Recipe, spread
+from heedful.training.ppo import estimate
 from heedful.training.rollout import Question, Rollout
 
 # float64, some dozens of numbers of size 100; Welford and numpy's two passes differ in the last digits only.
@@ -111,13 +113,13 @@ def test_the_coefficient_never_turns_negative(episodes: int, horizon: float) -> 
         assert controller.coef >= 0
 
 
-# _spread
+# spread
 
 
 def test_spread_puts_numbers_back_in_their_places() -> None:
     mask_BT = torch.tensor([[True, True, False], [False, False, False], [True, False, True]])
     values_N = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
-    found_BT = _spread(values_N, mask_BT)
+    found_BT = spread(values_N, mask_BT)
     assert found_BT.tolist() == [[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [3.0, 0.0, 4.0]]
     (found_BT * torch.arange(9.0).reshape(3, 3)).sum().backward()
     assert values_N.grad is not None
@@ -129,7 +131,7 @@ def test_spread_puts_numbers_back_in_their_places() -> None:
 def test_spread_undoes_selecting(mask: list[list[bool]]) -> None:
     mask_BT = torch.tensor(mask)
     values_BT = torch.arange(1.0, mask_BT.numel() + 1).reshape(mask_BT.shape)
-    assert torch.equal(_spread(values_BT[mask_BT], mask_BT), values_BT * mask_BT)
+    assert torch.equal(spread(values_BT[mask_BT], mask_BT), values_BT * mask_BT)
 
 
 # The batch
@@ -142,15 +144,19 @@ def rollout(length: int, *, reward: float, finished: bool, kl: float = 0.5) -> R
     messages = (Message(role="user", content="Hi."),)
     # Token 2 ends the text and pads: only lengths tell it from padding.
     answer = Answer(messages, "", [5], [7] * (length - 1) + [2])
-    return Rollout(Question("p", messages, [5]), answer, scored, reward, finished, policy_version=0)
+    return Rollout(
+        Question("p", messages, [5]), answer, scored, reward, finished, policy_version=0, sampler_logprobs=[-1.5] * length
+    )
 
 
 def batch(rollouts: list[Rollout], **options: Any) -> dict[str, torch.Tensor]:
-    method = PPO.__new__(PPO)  # its batch needs no model
-    method.settings = PPOSection(**options)
+    method = PolicyGradient.__new__(PolicyGradient)  # its batch needs no model
+    chosen = PPOSection(**options)
+    method.settings = chosen
+    method.recipe = Recipe("ppo", lambda columns, kl_coef: estimate(columns, kl_coef, chosen))
     method.moments = RunningMoments()
     method.kl = AdaptiveKL(method.settings.kl_coef, method.settings.kl_target, method.settings.kl_horizon)
-    return method._batch(rollouts)
+    return method.batch(rollouts)
 
 
 def test_the_batch_by_hand() -> None:
@@ -178,6 +184,32 @@ def test_the_batch_takes_k1_when_told() -> None:
     # log-prob -1, reference -1.25: k1 is policy minus reference, +0.25 a token.
     found = batch([rollout(2, reward=1.0, finished=True), rollout(1, reward=0.0, finished=True)], kl="k1")
     assert found["kl"].tolist() == [[0.25, 0.25], [0.25, 0.0]]
+
+
+def test_the_batch_takes_k3_when_told() -> None:
+    # p_ref / p = exp(-0.25): exp(-0.25) - 1 + 0.25 = 0.0288008.
+    found = batch([rollout(2, reward=1.0, finished=True), rollout(1, reward=0.0, finished=True)], kl="k3")
+    assert found["kl"].flatten().tolist() == pytest.approx([0.0288008, 0.0288008, 0.0288008, 0.0], abs=1e-6)
+
+
+def test_a_length_penalty_costs_its_share_of_the_longest() -> None:
+    rollouts = [rollout(10, reward=1.0, finished=True), rollout(40, reward=1.0, finished=True)]
+    found = batch(rollouts, length_penalty=2.0, max_new_tokens=40)
+    assert found["scores"].tolist() == pytest.approx([-0.5, -2.0])
+
+
+def test_rewards_may_stay_as_they_are() -> None:
+    rollouts = [rollout(1, reward=value, finished=True) for value in (3.0, -7.0)]
+    assert batch(rollouts, normalise_rewards=False, reward_clip=5.0)["scores"].tolist() == [3.0, -5.0]
+
+
+def test_tokens_are_weighed_by_trainer_over_sampler_up_to_the_cap() -> None:
+    """Drawn at log-prob -1.5, now at -1: a ratio of 1.6487."""
+    rollouts = [rollout(2, reward=1.0, finished=True), rollout(1, reward=0.0, finished=True)]
+    plain = batch(rollouts)["advantages"]
+    for cap, weight in ((2.0, 1.648721), (1.25, 1.25)):
+        found = batch(rollouts, sampler_ratio_cap=cap)["advantages"]
+        torch.testing.assert_close(found, weight * plain, atol=FLOAT32, rtol=0)
 
 
 def test_the_batch_whitens_over_its_response_tokens() -> None:

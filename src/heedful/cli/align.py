@@ -1,4 +1,4 @@
-"""heedful align ppo, sft, dpo, kto."""
+"""heedful align: ppo, rloo, grpo, sft, dpo, kto, ilql."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
+from heedful.cli.reward import LABEL, READS, REWARD_SOURCE
 
-CONFIG = Annotated[Path, typer.Option("--config", help="A heedful.toml; its model section and the method's own are read.")]
+CONFIG = Annotated[Path, typer.Option("--config", help="A heedful.toml; model, prompts and the method's section are read.")]
 OUTPUT = Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the policy.")]
 PAIRS = Annotated[
     list[Path] | None, typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
@@ -30,25 +31,67 @@ def group() -> None:
 
 @app.command()
 def ppo(
-    config: Annotated[Path, typer.Option("--config", help="A heedful.toml; its model, prompts and ppo sections are read.")],
-    reward_model: Annotated[Path, typer.Option("--reward-model", help="A folder that 'heedful reward train' wrote.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the policy.")],
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
-    """Proximal policy optimisation against a reward model; goes on from its last checkpoint.
+    """Proximal policy optimisation against a reward of any kind; goes on from its last checkpoint.
 
     Example: `heedful align ppo --config heedful.toml --reward-model reward/model --output aligned`
     """
+    _online("ppo", config, (reward_model, label, reads), output, overrides, as_json)
+
+
+@app.command()
+def rloo(
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """REINFORCE against a reward of any kind, each answer held against the others; goes on from its last checkpoint.
+
+    Example: `heedful align rloo --config heedful.toml --reward-model reward/model --output aligned`
+    """
+    _online("rloo", config, (reward_model, label, reads), output, overrides, as_json)
+
+
+@app.command()
+def grpo(
+    config: CONFIG,
+    output: OUTPUT,
+    reward_model: REWARD_SOURCE = None,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Group-relative policy optimisation against a reward of any kind; goes on from its last checkpoint.
+
+    Example: `heedful align grpo --config heedful.toml --reward-model reward/model --output aligned --set grpo.variant=dapo`
+    """
+    _online("grpo", config, (reward_model, label, reads), output, overrides, as_json)
+
+
+def _online(
+    method: str, config: Path, reward: tuple[str | None, str, str], output: Path, overrides: list[str] | None, as_json: bool
+) -> None:
     from heedful.cli.terminal import Bars, emit
-    from heedful.config import load
+    from heedful.config import load, with_reward
     from heedful.pipeline import Pipeline
     from heedful.store import Run
 
-    loaded = load(config, tuple(overrides or ()))
+    loaded = with_reward(load(config, (*(overrides or ()), f"method={method}")), *reward)
     with Run(output) as run, Bars() as bars:
-        pipeline = Pipeline(loaded, run, bars, reward_folder=reward_model)
-        result = pipeline.align()
+        pipeline = Pipeline(loaded, run, bars)
+        result = pipeline.align_alone()
     emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {pipeline.policy_folder}")
 
 
@@ -66,9 +109,9 @@ def sft(
 
     Example: `heedful align sft --config heedful.toml --completions good.jsonl --prompts prompts.jsonl --output tuned`
     """
-    from heedful.align_stage import align_sft
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
+    from heedful.offline_stage import align_sft
 
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
     with Bars() as bars:
@@ -92,9 +135,10 @@ def dpo(
 
     Example: `heedful align dpo --config heedful.toml --preferences preferences.jsonl --output aligned --set dpo.loss=ipo`
     """
-    from heedful.align_stage import align_dpo
-    from heedful.cli.terminal import Bars, emit, percent
+    from heedful.cli.terminal import Bars, emit
     from heedful.config import load
+    from heedful.offline_stage import align_dpo
+    from heedful.report.numbers import percent
 
     with Bars() as bars:
         loaded = load(config, tuple(overrides or ()))
@@ -119,9 +163,9 @@ def kto(
 
     Example: `heedful align kto --config heedful.toml --votes v.jsonl --prompts p.jsonl --completions c.jsonl --output aligned`
     """
-    from heedful.align_stage import align_kto
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
+    from heedful.offline_stage import align_kto
 
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
     with Bars() as bars:
@@ -129,3 +173,45 @@ def kto(
     said = f"{100 * found['accuracy']:.1f}% of good-bad pairings in order, " if "accuracy" in found else ""
     said += f"held-out loss {found['loss']:.3f}"
     emit(found, as_json, f"{found['steps']} steps, {said}; the policy is in {output / 'kto' / 'policy'}")
+
+
+@app.command()
+def ilql(
+    config: Annotated[Path, typer.Option("--config", help="A heedful.toml; its model and ilql sections are read.")],
+    preferences: Annotated[
+        list[Path], typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the heads.")],
+    votes: Annotated[list[Path] | None, typer.Option("--votes", help="Vote records to learn from as well. Repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="The prompts of the votes.")] = None,
+    completions: Annotated[Path | None, typer.Option("--completions", help="The completions that were voted on.")] = None,
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Implicit Q-learning from judged completions, offline; goes on from its last checkpoint.
+
+    Example: `heedful align ilql --config heedful.toml --preferences consensus/preferences.jsonl --output steered`
+    """
+    from heedful.cli.terminal import Bars, emit
+    from heedful.config import load
+    from heedful.ilql_stage import align_ilql
+    from heedful.report.numbers import percent
+
+    loaded = load(config, tuple(overrides or ()))
+    with Bars() as bars:
+        result = align_ilql(
+            loaded,
+            output,
+            preferences=preferences,
+            votes=votes or (),
+            prompts=prompts,
+            completions=completions,
+            progress=bars.for_stage("ilql"),
+        )
+    emit(
+        result,
+        as_json,
+        f"{result['steps']} steps; the chosen completion has the higher mean Q in {percent(result['accuracy'])} of "
+        f"{result['num_pairs']} held-out pairs (the longer one is better in {100 * result['longest_answer']:.1f}%)\n"
+        f"the heads are in {output / 'ilql' / 'policy'}; heedful chat {output}",
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli.flow import JSON
+from heedful.cli.flow import JSON, run_directory
 
 app = typer.Typer(help="Measure completions.", no_args_is_help=True)
 
@@ -21,10 +21,10 @@ def toxicity(completions: COMPLETIONS, as_json: JSON = False) -> None:
     Example: `heedful evaluate toxicity --completions completions.jsonl --json`
     """
     from heedful.cli.terminal import emit
+    from heedful.data.formats import read_completions
     from heedful.evaluation.compare import toxicity_of
-    from heedful.records import Completion, read_jsonl
 
-    found = toxicity_of(read_jsonl(completions, Completion, unique="id"))
+    found = toxicity_of(read_completions(completions))
     interval = found["toxicity"]
     bounds = "" if interval["low"] is None else f" [{interval['low']:.4f}, {interval['high']:.4f}]"
     emit(found, as_json, f"toxicity {interval['estimate']:.4f}{bounds}, share at or above 0.5: {found['share_toxic']:.3f}")
@@ -40,12 +40,12 @@ def refusal(
 
     Example: `heedful evaluate refusal --prompts prompts.jsonl --completions completions.jsonl`
     """
-    from heedful.cli.terminal import emit, percent
-    from heedful.data.formats import read_prompts
+    from heedful.cli.terminal import emit
+    from heedful.data.formats import read_completions, read_prompts
     from heedful.evaluation.compare import refusals_of
-    from heedful.records import Completion, read_jsonl
+    from heedful.report.numbers import percent
 
-    found = refusals_of(read_prompts(prompts), read_jsonl(completions, Completion, unique="id"))
+    found = refusals_of(read_prompts(prompts), read_completions(completions))
     lines = [f"{name:<8}{percent(rate) if rate else 'no such prompt'}" for name, rate in found.items()]
     emit(found, as_json, "\n".join(lines))
 
@@ -60,10 +60,14 @@ def everything(
     Example: `heedful evaluate all heedful-demo --json`
     """
     from heedful.cli.terminal import emit, table
+    from heedful.errors import StoreError
     from heedful.report.build import compare_table
     from heedful.store import read_json
 
-    found = read_json(folder / "evaluate" / "compare.json")
+    compared = run_directory(folder) / "evaluate" / "compare.json"
+    if not compared.exists():
+        raise StoreError(f"{folder}: the evaluation of this run has not finished; give the command again that began the run")
+    found = read_json(compared)
     if as_json:
         emit(found, True)
     else:

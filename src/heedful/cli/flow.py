@@ -65,19 +65,25 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to put heedful.toml 
 
     Example: `heedful init my-project && heedful run my-project/heedful.toml`
     """
-    from heedful.config import Config, to_toml
-    from heedful.data.bundled import load_bundled
+    from heedful.config import Config, PromptsSection, to_toml
+    from heedful.data.bundled import choose, load_bundled, split
     from heedful.errors import StoreError
     from heedful.store import write_jsonl, write_text
 
     for name in ("heedful.toml", "prompts.jsonl"):
         if (folder / name).exists():
             raise StoreError(f"{folder / name}: exists already; choose another folder or move the file away")
-    head = "# heedful run heedful.toml --dir runs/first\n# Each key shows its default; what you do not need may be deleted.\n\n"
-    write_text(folder / "heedful.toml", head + to_toml(Config(), explain=True))
-    write_jsonl(folder / "prompts.jsonl", load_bundled()[:12])
+    head = (
+        "# heedful run heedful.toml --dir runs/first\n"
+        "# Each key but prompts.files shows its default; what you do not need may be deleted.\n"
+        "# Relative paths are seen from the folder of this file.\n\n"
+    )
+    config = Config(prompts=PromptsSection(files=("prompts.jsonl",)))
+    write_text(folder / "heedful.toml", head + to_toml(config, explain=True))
+    examples = [p for name, number in (("train", 24), ("heldout", 12)) for p in choose(split(load_bundled(), name), number, 0)]
+    write_jsonl(folder / "prompts.jsonl", examples)
     print(f"wrote {folder / 'heedful.toml'} and {folder / 'prompts.jsonl'}")
-    print("put your prompts into prompts.jsonl, name it in prompts.files, then: heedful run " + str(folder / "heedful.toml"))
+    print(f"put your prompts in the place of the {len(examples)} in prompts.jsonl, then: heedful run {folder / 'heedful.toml'}")
 
 
 def demo(
@@ -95,49 +101,63 @@ def demo(
     import tomllib
 
     config = parse(tomllib.loads(text), "demo.toml", tuple(overrides or ()))
-    _run(config, folder, None, as_json, f"heedful demo --dir {folder}")
+    _run(config, folder, None, None, as_json, f"heedful demo --dir {folder}")
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="A heedful.toml.")],
     folder: Annotated[Path | None, typer.Option("--dir", help="Run directory; runs/NAME of the file by default.")] = None,
     from_stage: Annotated[str | None, typer.Option("--from", help="Run this stage and all after it anew.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after this stage; the same command without it goes on.")
+    ] = None,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
     """Run the whole flow; an interrupted run goes on where it stopped.
 
     Example: `heedful run heedful.toml --dir runs/first --set ppo.max_steps=10`
+
+    To have people rank the completions: `heedful run heedful.toml --dir runs/first --until sample`, then
+    `heedful run heedful.toml --dir runs/first --set label.judgements=judgements.jsonl`
     """
     from heedful.config import load
 
     loaded = load(config, tuple(overrides or ()))
     folder = folder or Path("runs") / (config.parent.name if config.name == "heedful.toml" else config.stem)
-    _run(loaded, folder, from_stage, as_json, f"heedful run {config} --dir {folder}")
+    _run(loaded, folder, from_stage, until, as_json, f"heedful run {config} --dir {folder}")
 
 
-def _run(config: Any, folder: Path, from_stage: str | None, as_json: bool, command: str) -> None:
-    from heedful.cli.terminal import Bars, emit, percent, table
-    from heedful.errors import ConfigError
-    from heedful.pipeline import STAGES, Pipeline
+def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
+    from heedful.cli.terminal import Bars, emit, table
+    from heedful.pipeline import Pipeline, stages_of
     from heedful.report.build import compare_table
+    from heedful.report.numbers import percent
     from heedful.store import Run
 
-    if from_stage is not None and from_stage not in STAGES:
-        raise ConfigError(f"--from {from_stage}: no such stage; the stages are {', '.join(STAGES)}")
+    stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind
     with Run(folder) as opened, Bars() as bars:
-        summary = Pipeline(config, opened, bars, command)(from_stage)
+        summary = Pipeline(config, opened, bars, command)(from_stage, until)
+    if not summary:
+        folder /= str(until)
+        by_people = until == "sample" and not config.label.judgements
+        more = "; judgements by people: add --set label.judgements=FILE" if by_people else ""
+        text = f"stopped after {until}: {folder}\ngo on with the same command without --until{more}"
+        emit({"stopped_after": until, "folder": str(folder)}, as_json, text)
+        return
     if as_json:
         emit(summary, True)
         return
     if summary["simulated_labelers"]:
         print("Labels came from simulated labelers going by a written rubric, not from people.")
     table("Held-out prompts, before and after", ("", "before", "after", "difference", ""), compare_table(summary))
-    accuracy = summary["reward_model"]
-    print(
-        f"\nreward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs; "
-        f"longest answer {100 * accuracy['longest_answer']:.1f}%"
-    )
+    print()
+    accuracy = summary.get("reward_model", {})
+    if "num_pairs" in accuracy:
+        print(
+            f"reward model  {percent(accuracy['accuracy'])} of {accuracy['num_pairs']} held-out pairs; "
+            f"longest answer {100 * accuracy['longest_answer']:.1f}%"
+        )
     kl, target = summary["kl"], summary["kl_target"]
     print(f"sequence KL   {kl['estimate']:.2f} nats" + (f" (target {target:g})" if target else ""))
     for labeler in summary["labelers"]:
@@ -154,9 +174,15 @@ def report(folder: Annotated[Path, typer.Argument(help="A run directory.", metav
 
     Example: `heedful report runs/demo`
     """
-    from heedful.errors import StoreError
     from heedful.report.build import build
 
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: no such run directory")
-    print(build(folder))
+    print(build(run_directory(folder)))
+
+
+def run_directory(folder: Path) -> Path:
+    """The folder, once it is known to be a run directory."""
+    from heedful.errors import StoreError
+
+    if not (folder / "manifest.json").is_file():
+        raise StoreError(f"{folder}: no run directory; name one that 'heedful run' wrote")
+    return folder

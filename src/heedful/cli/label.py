@@ -37,14 +37,13 @@ def simulate(
     from datetime import UTC, datetime
 
     from heedful.cli.terminal import emit
-    from heedful.data.formats import read_prompts
+    from heedful.data.formats import read_completions, read_prompts
     from heedful.feedback import simulated
-    from heedful.records import Completion, read_jsonl
     from heedful.store import write_jsonl
 
     judgements = simulated.simulate(
         read_prompts(prompts),
-        read_jsonl(completions, Completion, unique="id"),
+        read_completions(completions),
         num_labelers=num_labelers,
         num_careless=num_careless,
         noise=noise,
@@ -61,6 +60,9 @@ def consensus(
     completions: COMPLETIONS,
     output: Annotated[Path, typer.Option("--output", help="Folder for preferences, labelers and agreement.")],
     criterion: Annotated[str | None, typer.Option(help="Use only the judgements by this criterion.")] = None,
+    keep_ties: Annotated[
+        bool, typer.Option("--keep-ties", help="Level completions make pairs too, with probability 0.5; see reward.ties.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Settle several labelers' rankings: preferences.jsonl, labelers.json, agreement.json.
@@ -69,20 +71,21 @@ def consensus(
     --output consensus`
     """
     from heedful.cli.terminal import emit, table
-    from heedful.data.formats import read_prompts
+    from heedful.data.formats import read_completions, read_prompts
     from heedful.feedback.settlement import settle_into
-    from heedful.records import Completion, Judgement, read_jsonl
+    from heedful.records import Judgement, read_jsonl
     from heedful.store import read_json
 
     numbers = settle_into(
         output,
         read_prompts(prompts),
-        read_jsonl(completions, Completion, unique="id"),
+        read_completions(completions),
         [
             judgement
             for judgement in read_jsonl(judgements, Judgement, unique="id")
             if criterion is None or judgement.criterion == criterion
         ],
+        include_ties=keep_ties,
     )
     labelers = read_json(output / "labelers.json")
     if as_json:

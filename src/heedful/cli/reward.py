@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,44 +10,63 @@ import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
 
-app = typer.Typer(help="Reward models, trained on pairs.", no_args_is_help=True)
+app = typer.Typer(help="Rewards: train models of them, ask them, measure them.", no_args_is_help=True)
 
 PAIRS = Annotated[
-    list[Path], typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
+    list[Path] | None, typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")
 ]
-FOLDER = Annotated[Path, typer.Argument(help="A folder that 'heedful reward train' wrote.", metavar="MODEL")]
+_KINDS = (
+    "A folder that 'heedful reward train' wrote, a sequence classifier in Hugging Face's layout (folder or hub id), "
+    "ensemble:FOLDER,FOLDER, python:module:function, file.py:function, or http(s)://..."
+)
+SOURCE = Annotated[str, typer.Argument(help=_KINDS, metavar="SOURCE")]
+REWARD_SOURCE = Annotated[
+    str | None, typer.Option("--reward-model", help=_KINDS + " Left out: [[reward.terms]] of the configuration.")
+]
+LABEL = Annotated[str, typer.Option("--label", help="Of a classifier: name or number of the label whose logit is the reward.")]
+READS = Annotated[str, typer.Option("--reads", help="Of a classifier: prompt+answer or answer; auto as it was trained.")]
 
 
 @app.command()
 def train(
-    preferences: PAIRS,
     output: Annotated[Path, typer.Option("--output", help="Folder for the reward model.")],
+    preferences: PAIRS = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option("--labelled", help="In place of pairs: texts with labels, JSONL or CSV. Repeatable.")
+    ] = None,
+    wanted: Annotated[str, typer.Option("--wanted", help="With --labelled: the label whose logit is the reward.")] = "",
+    ensemble: Annotated[int | None, typer.Option("--ensemble", help="Train this many, each from a seed of its own.")] = None,
     model: Annotated[str, typer.Option("--model", help="The base that gets an adapter, or an encoder such as minilm-22m.")] = (
         "smollm2-135m"
     ),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
-    """Train a reward model on pairs; an interrupted training goes on from its last checkpoint.
+    """Train a reward model on pairs or on labelled texts; an interrupted training goes on from its last checkpoint.
 
     Example: `heedful reward train --model smollm2-135m --preferences consensus/preferences.jsonl --output reward`
     """
     from heedful.cli.terminal import Bars, emit
-    from heedful.config import parse
+    from heedful.config import for_reward_training
     from heedful.reward_stage import train_reward_model_alone
 
-    config = parse({}, "--set", tuple(overrides or ()))
+    config = for_reward_training(
+        tuple(overrides or ()), pairs=bool(preferences), labelled=labelled, wanted=wanted, ensemble=ensemble, seed=seed
+    )
     with Bars() as bars:
-        result = train_reward_model_alone(model, preferences, output, config, seed, bars.for_stage("reward"))
-    emit(result, as_json, _sentence(result) + f"\nsaved in {output / 'model'}")
+        result = train_reward_model_alone(model, preferences or [], output, config, bars.for_stage("reward"))
+    emit(result, as_json, _sentence(result) + f"\nsaved in {output / 'reward' / 'model'}")
 
 
 @app.command()
 def score(
-    folder: FOLDER,
+    source: SOURCE,
     prompts: Annotated[Path, typer.Option("--prompts", help="The prompts that were completed.")],
     completions: Annotated[Path, typer.Option("--completions", help="Their completions.")],
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
     """Reward of each completion, one line each: reward, id.
@@ -54,31 +74,56 @@ def score(
     Example: `heedful reward score reward/model --prompts prompts.jsonl --completions completions.jsonl`
     """
     from heedful.cli.terminal import emit
-    from heedful.reward_stage import score_completions
+    from heedful.config import parse, with_reward
+    from heedful.rewards.asking import score_completions
 
-    rewards = score_completions(folder, prompts, completions)
+    config = with_reward(parse({}, "--set", tuple(overrides or ())), source, label, reads)
+    rewards = score_completions(config, prompts, completions)
     emit(rewards, as_json, "\n".join(f"{reward:+.4f}  {id_}" for id_, reward in rewards.items()))
 
 
 @app.command()
-def evaluate(folder: FOLDER, preferences: PAIRS, as_json: JSON = False) -> None:
-    """Accuracy on pairs with its interval, beside the longest-answer baseline.
+def evaluate(
+    source: SOURCE,
+    preferences: PAIRS = None,
+    labelled: Annotated[
+        list[Path] | None, typer.Option("--labelled", help="In place of pairs: texts with labels, JSONL or CSV. Repeatable.")
+    ] = None,
+    wanted: Annotated[str, typer.Option("--wanted", help="With --labelled: the label that rewards above 0 stand for.")] = "",
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+    as_json: JSON = False,
+) -> None:
+    """Accuracy with its interval: on pairs beside the longest-answer baseline, on labelled texts beside the larger class.
 
     Example: `heedful reward evaluate reward/model --preferences held-out.jsonl --json`
     """
     from heedful.cli.terminal import emit
-    from heedful.reward_stage import evaluate_reward_model
+    from heedful.config import parse, with_reward
+    from heedful.errors import ConfigError
+    from heedful.rewards.asking import evaluate_on_labelled, evaluate_on_pairs
 
-    result = evaluate_reward_model(folder, preferences)
+    given = (*(overrides or ()), *([f"reward.labelled.wanted={json.dumps(wanted)}"] if wanted else ()))
+    config = with_reward(parse({}, "--set", given), source, label, reads)
+    if bool(preferences) == bool(labelled):
+        raise ConfigError("name files of one kind to measure on: --preferences or --labelled")
+    result = evaluate_on_labelled(config, labelled) if labelled else evaluate_on_pairs(config, preferences or [])
     emit(result, as_json, _sentence(result))
 
 
 def _sentence(result: dict[str, object]) -> str:
     from typing import Any, cast
 
-    from heedful.cli.terminal import percent
+    from heedful.report.numbers import percent
 
     found = cast(dict[str, Any], result)
+    if "num_texts" in found:
+        label = f"; the reward is the logit of {found['reward_label']!r}" if "reward_label" in found else ""
+        return (
+            f"{percent(found['accuracy'])} of {found['num_texts']} texts right, the larger class is "
+            f"{100 * found['majority_class']:.1f}%; F1 {percent(found['f1'])}, AUC {percent(found['auc'])}{label}"
+        )
     return (
         f"{percent(found['accuracy'])} of {found['num_pairs']} pairs of {found['num_prompts']} prompts right; "
         f"the longer answer is right in {100 * found['longest_answer']:.1f}%"

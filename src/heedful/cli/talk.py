@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def policy_of(model: str) -> str:
-    """A run directory stands for the policy in it, whichever method made it."""
-    found = sorted(str(file.parent) for file in Path(model).glob("*/policy/adapter_config.json"))
-    if len(found) > 1:
-        from heedful.errors import ConfigError
-
-        raise ConfigError(f"{model}: holds several policies; name one of {', '.join(found)}")
-    return found[0] if found else model
+    """A run directory stands for the policy in it, the newest of several."""
+    inside = [folder for folder in Path(model).glob("*/policy") if (folder / "heedful.json").is_file()]
+    return str(max(inside, key=lambda folder: (folder / "heedful.json").stat().st_mtime)) if inside else model
 
 
 def sample(
@@ -36,6 +34,7 @@ def sample(
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Nucleus that is kept.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 64,
     batch_rows: Annotated[int, typer.Option(min=1, help="Completions decoded side by side.")] = 32,
+    beta: Annotated[float | None, typer.Option(min=0, help="Of ILQL heads: weight of their advantages.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -43,18 +42,17 @@ def sample(
 
     Example: `heedful sample --model smollm2-135m --prompts prompts.jsonl --num-completions 4 --output completions.jsonl`
     """
-    import sys
-
     from heedful.cli.terminal import Bars, emit
     from heedful.data.formats import read_prompts
     from heedful.engine.device import choose_device, choose_dtype
     from heedful.engine.generation import Decoding
     from heedful.engine.sampling import sample_completions
-    from heedful.models.policy import POLICY, load_language_model
+    from heedful.models.ilql import load_policy
+    from heedful.models.policy import POLICY
 
     records = read_prompts(prompts)
     device = choose_device()
-    loaded = load_language_model(policy_of(model), dtype=choose_dtype("auto", device), device=device)
+    loaded, reweight = load_policy(policy_of(model), dtype=choose_dtype("auto", device), device=device, beta=beta)
     with Bars() as bars:
         completions = sample_completions(
             loaded,
@@ -63,12 +61,13 @@ def sample(
             Decoding(temperature, top_p, max_new_tokens),
             adapter=POLICY if POLICY in loaded.adapters else None,
             name=model,
-            policy_version=model,
+            policy_version=model if beta is None else f"{model} beta={beta}",
             num_completions=num_completions,
             batch_rows=batch_rows,
             max_prompt_tokens=loaded.max_tokens,
             seed=seed,
             progress=bars.for_stage("sample"),
+            reweight=reweight,
         )
     left_out = len(records) - len({completion.prompt_id for completion in completions})
     if left_out:
@@ -98,47 +97,65 @@ def chat(
     from heedful.cli.terminal import emit
     from heedful.engine.conversation import Conversation
 
-    aligned = policy_of(model)
-    talk = Conversation(aligned, compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    console = Console()
-    while True:
+    talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if as_json:
         if once is not None:
-            said: str = once
-        else:
-            try:
-                said = typer.prompt("you", default="", show_default=False)
-            except typer.Abort:
-                return
-        if said.strip() == "/new":
+            emit({"message": once, "answers": talk.answer(once)}, True)
+            return
+        turns, conversation = [], 1
+        for said in _said(as_json):
+            if said == NEW:
+                talk.reset()
+                conversation += 1
+            else:
+                turns.append({"conversation": conversation, "message": said, "answers": talk.answer(said)})
+        emit({"turns": turns}, True)
+        return
+    console = Console()
+    for said in _said(as_json) if once is None else [once]:
+        if said == NEW:
             talk.reset()
             continue
+        answers = talk.answer(said)
+        panels = [
+            Panel(Text(text or "(nothing)"), title=Text(name), width=(console.width - 1) // len(answers))
+            for name, text in answers.items()
+        ]
+        console.print(Columns(panels, padding=(0, 0), expand=False))
+
+
+NEW = "/new"
+
+
+def _said(as_json: bool) -> Iterator[str]:
+    """What the user says, line by line, up to an empty line, the end of input or Ctrl-C."""
+    while True:
+        try:
+            if as_json:
+                # typer's own prompt writes its last character to stdout, which belongs to the JSON.
+                print("you: ", end="", file=sys.stderr, flush=True)
+                said = input()
+            else:
+                said = typer.prompt("you", default="", show_default=False)
+        except (typer.Abort, EOFError, KeyboardInterrupt):
+            return
         if not said.strip():
             return
-        answers = talk.answer(said)
-        if as_json:
-            emit({"message": said, "answers": answers}, True)
-        else:
-            panels = [
-                Panel(Text(text or "(nothing)"), title=Text(name), width=(console.width - 1) // len(answers))
-                for name, text in answers.items()
-            ]
-            console.print(Columns(panels, padding=(0, 0), expand=False))
-        if once is not None:
-            return
+        yield NEW if said.strip() == NEW else said
 
 
 def export(
     run: Annotated[str, typer.Argument(help="A run directory or an adapter folder.", metavar="RUN")],
     output: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
 ) -> None:
-    """Merge the aligned policy into a plain Hugging Face folder.
+    """Merge the aligned policy into a plain Hugging Face folder. It replaces an earlier export, never other files.
 
     Example: `heedful export heedful-demo aligned-model`
     """
     from heedful.engine.device import choose_device
     from heedful.models.policy import export_merged
-    from heedful.store import new_folder
+    from heedful.store import named_folder
 
-    with new_folder(output) as folder:
+    with named_folder(output) as folder:
         export_merged(policy_of(run), folder, choose_device())
     print(f"wrote {output}; load it with transformers.AutoModelForCausalLM.from_pretrained({str(output)!r})")

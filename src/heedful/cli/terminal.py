@@ -83,7 +83,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     Console(width=min(80, console.width) if console.is_terminal else 80).print(shown)
 
 
-def percent(interval: dict[str, Any]) -> str:
-    """ "61.2% [55.0, 67.1]"."""
-    bounds = "" if interval["low"] is None else f" [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
-    return f"{100 * interval['estimate']:.1f}%{bounds}"
+LEVELS = " ▁▂▃▄▅▆▇█"
+
+
+def curve(title: str, points: Sequence[tuple[int, float]], *, width: int = 60, height: int = 5) -> None:
+    """A chart on stdout of (step, value), 71 columns wide by default; of several points in one column the last is shown."""
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    first, last = points[0][0], points[-1][0]
+    steps = [first + (last - first) * i / (width - 1) for i in range(width)]
+    filled = [[value for step, value in points if step <= here][-1] for here in steps]
+    # An eighth at least, so that the lowest value is seen.
+    eighths = [1 + round((value - low) / ((high - low) or 1.0) * (8 * height - 1)) for value in filled]
+    print(title)
+    for row in range(height - 1, -1, -1):
+        label = f"{high:.3f}" if row == height - 1 else f"{low:.3f}" if row == 0 else ""
+        print(f"{label:>9} │" + "".join(LEVELS[max(0, min(8, n - 8 * row))] for n in eighths))
+    print(f"{'step':>9} {first} to {last}\n")

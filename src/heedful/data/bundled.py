@@ -1,10 +1,10 @@
-"""The prompts that come with heedful, and how a run chooses among prompts."""
+"""The prompts that come with heedful, and how a run gathers and chooses prompts."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from heedful.errors import DataError
@@ -23,6 +23,30 @@ def load_bundled(names: Sequence[str] = ("prompts",)) -> list[Prompt]:
         lines = text.split("\n")  # splitlines would also cut at separators that stand inside a text
         found += [parse_line(line, Prompt, f"{name}.jsonl:{n}") for n, line in enumerate(lines, start=1) if line]
     return found
+
+
+def gather(sources: Iterable[tuple[str, Sequence[Prompt]]]) -> list[Prompt]:
+    """Prompts of several named files, each once: the first copy stays, with the split that either of two copies has.
+
+    Raises DataError when files give one id two texts or two splits.
+    """
+    found: dict[str, tuple[str, Prompt]] = {}
+    for name, prompts in sources:
+        for prompt in prompts:
+            where, known = found.setdefault(prompt.id, (name, prompt))
+            if known.messages != prompt.messages:
+                raise DataError(
+                    f"prompt id {prompt.id!r} stands for one text in {where} and for another in {name}; give one of them "
+                    "another id"
+                )
+            if known.split and prompt.split and known.split != prompt.split:
+                raise DataError(
+                    f"prompt {prompt.id!r} has split {known.split!r} in {where} and {prompt.split!r} in {name}; a prompt "
+                    "that is trained on must not be held out: drop one of them"
+                )
+            if prompt.split and not known.split:
+                found[prompt.id] = name, known.model_copy(update={"split": prompt.split})
+    return [prompt for _, prompt in found.values()]
 
 
 def split(prompts: Sequence[Prompt], name: str) -> list[Prompt]:

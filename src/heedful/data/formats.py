@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from heedful.errors import DataError, RecordError, StoreError
-from heedful.records import Message, Preference, Prompt, iter_lines, parse_fields, parse_object, to_line
+from heedful.records import Completion, Message, Preference, Prompt, iter_lines, parse_fields, parse_object, read_jsonl, to_line
 
 Row = dict[str, Any]
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
@@ -364,3 +364,11 @@ def read_prompts(path: Path) -> list[Prompt]:
     if not found:
         raise DataError(f"{path}: holds no prompt")
     return list(found.values())
+
+
+def read_completions(path: Path) -> list[Completion]:
+    """Completions from a file that holds at least one. Ids must be unique."""
+    found = read_jsonl(path, Completion, unique="id")
+    if not found:
+        raise DataError(f"{path}: holds no completion; 'heedful sample' writes some")
+    return found

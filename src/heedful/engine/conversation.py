@@ -6,7 +6,9 @@ import torch
 
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding, sample
-from heedful.models.policy import POLICY, LanguageModel, load_language_model
+from heedful.errors import ConfigError
+from heedful.models.ilql import Reweight, load_policy
+from heedful.models.policy import POLICY, LanguageModel
 from heedful.records import Message
 
 
@@ -18,16 +20,26 @@ class Conversation:
     ) -> None:
         device = choose_device()
         dtype = choose_dtype("auto", device)
-        first = load_language_model(model, dtype=dtype, device=device)
+        first, reweight = load_policy(model, dtype=dtype, device=device)
         adapter = POLICY if POLICY in first.adapters else None
-        # name -> model and which adapter speaks
-        self.speakers: dict[str, tuple[LanguageModel, str | None]] = {"aligned" if adapter else model: (first, adapter)}
+        # name -> model, which adapter speaks, and how its logits are re-weighted
+        self.speakers: dict[str, tuple[LanguageModel, str | None, Reweight | None]] = {
+            "aligned" if adapter or reweight else model: (first, adapter, reweight)
+        }
         if compare is not None:
-            if adapter and compare == first.source:
-                self.speakers = {"base": (first, None)} | self.speakers
+            if (adapter or reweight) and compare == first.source:
+                self.speakers = {"base": (first, None, None)} | self.speakers
             else:
-                other = load_language_model(compare, dtype=dtype, device=device)
-                self.speakers = {compare: (other, POLICY if POLICY in other.adapters else None)} | self.speakers
+                other, weigh = load_policy(compare, dtype=dtype, device=device)
+                self.speakers = {compare: (other, POLICY if POLICY in other.adapters else None, weigh)} | self.speakers
+        for loaded, _, _ in self.speakers.values():
+            least = len(loaded.chat.prompt_ids([Message(role="user", content="")]))
+            if loaded.max_tokens - max_new_tokens <= least:
+                raise ConfigError(
+                    f"max_new_tokens = {max_new_tokens} leaves no room for a message: the context of {loaded.source} holds "
+                    f"{loaded.max_tokens} tokens, what is said and the answer together; ask for at most "
+                    f"{max(1, loaded.max_tokens - least - 1)}"
+                )
         self.decoding = Decoding(temperature, 1.0, max_new_tokens)
         self.generator = torch.Generator().manual_seed(seed)
         self.histories: dict[str, list[Message]] = {}
@@ -40,14 +52,22 @@ class Conversation:
     def answer(self, said: str) -> dict[str, str]:
         """Each speaker's answer to the message, which joins its history. The oldest turns give way to the context's length."""
         answers = {}
-        for name, (model, adapter) in self.speakers.items():
+        for name, (model, adapter, reweight) in self.speakers.items():
             history = [*self.histories[name], Message(role="user", content=said)]
             ids = model.chat.prompt_ids(history)
-            while len(ids) > model.max_tokens - self.decoding.max_new_tokens and len(history) > 1:
+            room = model.max_tokens - self.decoding.max_new_tokens
+            while len(ids) > room and len(history) > 1:
                 history = history[2:]
                 ids = model.chat.prompt_ids(history)
-            ids = ids[-(model.max_tokens - self.decoding.max_new_tokens) :]
-            drawn = sample(model, [ids], self.decoding, adapter=adapter, samples_per_prompt=1, generator=self.generator)
+            drawn = sample(
+                model,
+                [ids[-room:]],
+                self.decoding,
+                adapter=adapter,
+                samples_per_prompt=1,
+                generator=self.generator,
+                reweight=reweight,
+            )
             answers[name] = model.chat.text(drawn[0][0].ids)
             self.histories[name] = [*history, Message(role="assistant", content=answers[name])]
         return answers

@@ -42,11 +42,13 @@ def sample(
     samples_per_prompt: int,
     generator: torch.Generator,
     on_tokens: Callable[[int], None] | None = None,
+    reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[list[Response]]:
     """`samples_per_prompt` answers to each prompt, in the prompts' order, all decoded side by side.
 
     Log-probs are those of the distribution at this temperature before top-p cuts it. The draw depends on the generator
     and on which prompts share the call. on_tokens hears how many tokens each decoding step drew.
+    reweight: from the hidden states (B, D) and the logits (B, V) of the next token, the logits to draw it from.
     """
     from transformers import DynamicCache
 
@@ -76,6 +78,8 @@ def sample(
 
     for step in range(decoding.max_new_tokens):
         logits_BV = torch.nn.functional.linear(last_BD, model.head_VD).float()
+        if reweight is not None:
+            logits_BV = reweight(last_BD, logits_BV)
         token_B, logprob_B = draw(logits_BV, decoding, generator)
         drawn = 0
         for place, (row, token, logprob) in enumerate(zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True)):

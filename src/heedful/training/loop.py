@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from heedful.errors import StoreError, TrainingError
+from heedful.errors import RewardError, StoreError, TrainingError
 from heedful.store import write_bytes
 from heedful.training.metrics import Metrics
 
@@ -134,16 +134,28 @@ def run(
     ends with the very numbers an uninterrupted run has. metrics: opens the log, keeping rows below the given step.
     """
     stop = stop or Stop()
-    first, finished = _restore(method, checkpoint)
+    first, finished, unevaluated = _restore(method, checkpoint)
     log = metrics(first)
     step = first
     try:
-        while not finished and step < max_steps:
-            measured = method.step(step)
-            _require_finite(measured, step)
-            step += 1
+        while not finished and (unevaluated or step < max_steps):
+            if unevaluated:
+                measured, unevaluated = unevaluated, {}
+            else:
+                try:
+                    measured = method.step(step)
+                except RewardError:
+                    # Rewards are asked for before a step's first update, so the state is that of `step` whole steps.
+                    _save(method, checkpoint, step, finished=False)
+                    raise
+                _require_finite(measured, step)
+                step += 1
             if step % eval_every == 0 or step == max_steps:
-                measured |= method.evaluate(step)
+                try:
+                    measured |= method.evaluate(step)
+                except RewardError:
+                    _save(method, checkpoint, step, finished=False, unevaluated=measured)
+                    raise
                 finished = measured.get(stop.metric, -math.inf) >= stop.threshold
             log.add(step - 1, measured)
             if step % checkpoint_every == 0 or step == max_steps or finished:
@@ -163,21 +175,23 @@ def _require_finite(measured: dict[str, float], step: int) -> None:
             )
 
 
-def _save(method: Method, path: Path, step: int, finished: bool) -> None:
+def _save(method: Method, path: Path, step: int, finished: bool, unevaluated: dict[str, float] | None = None) -> None:
+    """unevaluated: what the last step measured, when the evaluation that belongs to it is still to be made."""
     buffer = io.BytesIO()
-    torch.save({"step": step, "finished": finished, "method": method.state_dict()}, buffer)
+    state = {"step": step, "finished": finished, "method": method.state_dict(), "unevaluated": unevaluated or {}}
+    torch.save(state, buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def _restore(method: Method, path: Path) -> tuple[int, bool]:
+def _restore(method: Method, path: Path) -> tuple[int, bool, dict[str, float]]:
     if not path.exists():
-        return 0, False
+        return 0, False, {}
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         method.load_state_dict(state["method"])
     except (RuntimeError, KeyError, ValueError, EOFError) as error:
         raise StoreError(f"{path}: the checkpoint does not fit ({error}); delete it to start this stage anew") from None
-    return int(state["step"]), bool(state["finished"])
+    return int(state["step"]), bool(state["finished"]), dict(state.get("unevaluated", {}))
 
 
 def copy_into(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> None:

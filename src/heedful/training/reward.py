@@ -6,30 +6,53 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
+from torch import nn
 
 from heedful.config import RewardSection
 from heedful.engine import scoring
 from heedful.engine.batching import runs_within
 from heedful.errors import DataError
 from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
+from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
-from heedful.training.loop import Optimiser, Progress, batch_of_step, copy_into, run, silent, warmup_and_decay
+from heedful.training.loop import Optimiser, Progress, batch_of_step, copy_into, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 
+# Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
+TIE_RATE = 0.03
 MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
+
+
+class Pair(NamedTuple):
+    """Places of a pair's answers in its group. probability: that chosen is better. margin: by how much, 0 where unknown."""
+
+    chosen: int
+    rejected: int
+    probability: float
+    margin: float = 0.0
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is a right answer: the labelers were not split evenly."""
+        return self.probability > 0.5
+
+    @property
+    def tied(self) -> bool:
+        """Whether the labelers called it level: split evenly, and no consensus sets one above the other."""
+        return self.probability == 0.5 and self.margin == 0
 
 
 @dataclass
 class Group:
-    """The answers to one prompt, each once, and the pairs among them as (chosen, rejected, probability)."""
+    """The answers to one prompt, each once, and the pairs among them."""
 
     prompt_id: str
     answers: list[Answer] = field(default_factory=list)
-    pairs: list[tuple[int, int, float]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
 
 
 # Makes the Answer that a reward model reads from a prompt's id, its conversation and a text.
@@ -49,8 +72,14 @@ def group_pairs(preferences: Sequence[Preference], encode: Encode) -> list[Group
                 places[key] = len(group.answers)
                 group.answers.append(encode(preference.prompt_id, preference.prompt, text))
             pair.append(places[key])
-        group.pairs.append((pair[0], pair[1], preference.probability))
+        group.pairs.append(Pair(pair[0], pair[1], preference.probability, preference.margin or 0.0))
     return list(groups.values())
+
+
+def is_heldout(prompt_id: str, share: float, seed: int) -> bool:
+    """Whether a prompt's pairs measure instead of train; a prompt keeps its side when others come or go."""
+    digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 class OfPrompt(Protocol):
@@ -66,14 +95,9 @@ P = TypeVar("P", bound=OfPrompt)
 def split_by_prompt(
     records: Sequence[P], share: float, seed: int, *, what: str = "pairs", setting: str = "reward.heldout_share"
 ) -> tuple[list[P], list[P]]:
-    """Training and held-out records; a prompt's stay together, and a prompt keeps its side when others come or go."""
-
-    def heldout(prompt_id: str) -> bool:
-        digest = hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") < share * 2**64
-
-    train = [record for record in records if not heldout(record.prompt_id)]
-    kept = [record for record in records if heldout(record.prompt_id)]
+    """Training and held-out records; a prompt's stay together."""
+    train = [record for record in records if not is_heldout(record.prompt_id, share, seed)]
+    kept = [record for record in records if is_heldout(record.prompt_id, share, seed)]
     if not train or not kept:
         num_prompts = len({record.prompt_id for record in records})
         raise DataError(
@@ -104,6 +128,12 @@ class PairwiseTraining:
         self.seed = seed
         groups = model.parameter_groups()
         rates = {"body": settings.learning_rate, "head": settings.head_learning_rate}
+        self.ties: TieModel | None = settings.ties if settings.ties == "davidson" or settings.ties == "rao-kupper" else None
+        fixed = settings.tie_parameter if self.ties else 0.0
+        raw = raw_tie_parameter(fixed, self.ties) if self.ties and fixed else 0.0
+        self.raw_tie = nn.Parameter(torch.tensor(raw, dtype=torch.float32), requires_grad=False)
+        if self.ties and not fixed:
+            groups, rates = groups | {"ties": [self.raw_tie]}, rates | {"ties": TIE_RATE}
         self.parameters = [parameter for name in rates for parameter in groups[name]]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
@@ -121,23 +151,42 @@ class PairwiseTraining:
         for batch in runs_within(costs, MICROBATCH_TOKENS):
             answers = [answer for i in batch for answer in groups[i].answers]
             rewards_B = self.model.rewards(answers)
-            chosen, rejected, probability = [], [], []
+            chosen, rejected, pairs = [], [], []
             first = 0
             for i in batch:
-                for j, k, p in groups[i].pairs:
-                    chosen.append(first + j)
-                    rejected.append(first + k)
-                    probability.append(p)
+                for pair in groups[i].pairs:
+                    chosen.append(first + pair.chosen)
+                    rejected.append(first + pair.rejected)
+                    pairs.append(pair)
                 first += len(groups[i].answers)
             chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
-            target_P = torch.tensor(probability, device=rewards_B.device)
-            loss = pairwise_loss(chosen_P, rejected_P, target_P)
+            loss = self._loss(chosen_P, rejected_P, pairs)
             centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
             (centred * len(chosen) / num_pairs).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) * len(chosen) / num_pairs
-            correct += float((chosen_P > rejected_P).sum()) + 0.5 * float((chosen_P == rejected_P).sum())
+            decided_P = torch.tensor([pair.decided for pair in pairs], device=rewards_B.device)
+            right_P = (chosen_P > rejected_P).float() + 0.5 * (chosen_P == rejected_P).float()
+            correct += float(right_P[decided_P].sum())
         norm = self.optimiser.update()
-        return {"loss": total, "accuracy": correct / num_pairs, "grad_norm": norm}
+        num_decided = sum(pair.decided for group in groups for pair in group.pairs)
+        tie = {"tie_parameter": self.tie_parameter} if self.ties else {}
+        right = {"accuracy": correct / num_decided} if num_decided else {}  # ties alone have no right answer
+        return {"loss": total, **right, "grad_norm": norm, **tie}
+
+    def _loss(self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, pairs: Sequence[Pair]) -> torch.Tensor:
+        device = chosen_P.device
+        probability_P = torch.tensor([pair.probability for pair in pairs], device=device)
+        margin_P = torch.tensor([self.settings.margin_weight * pair.margin for pair in pairs], device=device)
+        if self.ties is None:
+            return pairwise_loss(chosen_P, rejected_P, probability_P, margin_P)
+        tied_P = torch.tensor([pair.tied for pair in pairs], device=device)
+        log_parameter = log_tie_parameter(self.raw_tie.to(device), self.ties)
+        return tie_aware_loss(chosen_P, rejected_P, probability_P, tied_P, log_parameter, self.ties, margin_P)
+
+    @property
+    def tie_parameter(self) -> float:
+        """nu or theta as it stands; 1 where ties have no model."""
+        return float(log_tie_parameter(self.raw_tie.detach(), self.ties).exp()) if self.ties else 1.0
 
     def evaluate(self, step: int) -> dict[str, float]:
         verdicts = [correct for group in self.heldout for correct, _ in judge_pairs(self.model, [group])]
@@ -153,13 +202,20 @@ class PairwiseTraining:
 
 
 def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float, float]]:
-    """For each decided pair: 1, 0 or 0.5 (equal) for the model, and the same for "the longer text is better"."""
-    answers = [answer for group in groups for answer in group.answers]
-    rewards = scoring.rewards(model, answers)
+    """`verdicts` on a model's rewards."""
+    return verdicts(groups, scoring.rewards(model, [answer for group in groups for answer in group.answers]))
+
+
+def verdicts(groups: Sequence[Group], rewards: Sequence[float]) -> list[tuple[float, float]]:
+    """For each decided pair: 1, 0 or 0.5 (equal) for the rewards, and the same for "the longer text is better".
+
+    rewards: of all answers, group after group.
+    """
     found, first = [], 0
     for group in groups:
-        for j, k, probability in group.pairs:
-            if probability > 0.5:  # a tie has no right answer
+        for pair in group.pairs:
+            if pair.decided:
+                j, k = pair.chosen, pair.rejected
                 lengths = (len(group.answers[j].text), len(group.answers[k].text))
                 found.append((beats(rewards[first + j], rewards[first + k]), beats(*lengths)))
         first += len(group.answers)
@@ -179,20 +235,26 @@ def train(
     *,
     settings: RewardSection,
     seed: int,
+    log: tuple[Path, str] | None = None,
     progress: Progress = silent,
-) -> int:
-    """Trains in place with checkpoints in `folder`; returns the number of steps."""
-    num_steps = settings.epochs * -(-len(train_groups) // settings.batch_prompts)
+) -> tuple[PairwiseTraining, int]:
+    """Trains in place with checkpoints in `folder`; returns the method and the number of steps.
+
+    log: the run directory and the stage that metrics are kept under; by default the folder's parent, as "reward".
+    """
+    run_folder, stage = log or (folder.parent, "reward")
+    num_steps = settings.epochs * num_batches(len(train_groups), settings.batch_prompts)
     method = PairwiseTraining(model, train_groups, heldout_groups, settings=settings, num_steps=num_steps, seed=seed)
-    return run(
+    steps = run(
         method,
         folder / "checkpoint.pt",
-        lambda first: Metrics(folder.parent, "reward", first),
+        lambda first: Metrics(run_folder, stage, first),
         max_steps=num_steps,
         checkpoint_every=10,
         eval_every=max(1, num_steps // 2),
         progress=progress,
     )
+    return method, steps
 
 
 def drop_long(groups: Sequence[Group], model: RewardModel, max_tokens: int) -> tuple[list[Group], int]:

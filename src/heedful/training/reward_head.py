@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from heedful.engine.batching import batches_by_tokens
 from heedful.engine.scoring import MAX_TOKENS
-from heedful.models.reward import AdapterReward, Answer
+from heedful.models.head import RewardHead
+from heedful.models.reward import Answer
 from heedful.store import write_bytes
 from heedful.training.loop import Progress, silent
 from heedful.training.reward import Group
@@ -27,7 +29,19 @@ STRENGTHS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # inverse L2 penal
 NUM_FOLDS = 5
 
 
-def fit_head(model: AdapterReward, groups: Sequence[Group], folder: Path, *, seed: int, progress: Progress = silent) -> int:
+class FeatureModel(Protocol):
+    """A reward model whose trunk stands still."""
+
+    head: RewardHead
+
+    def num_tokens(self, answer: Answer) -> int:
+        """Tokens this model reads for the answer."""
+
+    def features(self, answers: Sequence[Answer]) -> Tensor:
+        """What the head's linear map reads, (B, D')."""
+
+
+def fit_head(model: FeatureModel, groups: Sequence[Group], folder: Path, *, seed: int, progress: Progress = silent) -> int:
     """Fits model.head in place on the pairs of `groups`; returns how many batches of answers were read.
 
     Features go to folder/features as they are read, so an interrupted job goes on. The L2 penalty is the one with the best
@@ -37,9 +51,9 @@ def fit_head(model: AdapterReward, groups: Sequence[Group], folder: Path, *, see
     differences, targets, owners = [], [], []
     first = 0
     for owner, group in enumerate(groups):
-        for chosen, rejected, probability in group.pairs:
-            differences.append((features[first + chosen] - features[first + rejected]).numpy())
-            targets.append(probability)
+        for pair in group.pairs:
+            differences.append((features[first + pair.chosen] - features[first + pair.rejected]).numpy())
+            targets.append(pair.probability)
             owners.append(owner)
         first += len(group.answers)
     x, p, owner_of = np.stack(differences).astype(np.float64), np.array(targets), np.array(owners)
@@ -71,7 +85,7 @@ def _held_out(x: np.ndarray, p: np.ndarray, out: np.ndarray, strength: float) ->
 
 
 @torch.no_grad()
-def read_features(model: AdapterReward, answers: Sequence[Answer], folder: Path, progress: Progress) -> tuple[Tensor, int]:
+def read_features(model: FeatureModel, answers: Sequence[Answer], folder: Path, progress: Progress) -> tuple[Tensor, int]:
     """Features (answers, D'), float32, in order, read in batches that are kept in folder/features."""
     batches = batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS)
     found: list[Tensor] = [torch.empty(0)] * len(answers)

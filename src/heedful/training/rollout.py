@@ -1,4 +1,4 @@
-"""Phase 1 of PPO: complete prompts, and measure each completion under policy, reference, value head and reward model."""
+"""Phase 1 of PPO and its kin: complete prompts, and measure each under policy, reference, value head and reward model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from heedful.records import Message
 # about 0.05; weights that are one PPO step apart, several times that; a wrong adapter, more than 1.
 MAX_SAMPLER_GAP = {torch.bfloat16: 0.25, torch.float32: 0.01}
 
+# The one seam between a policy's training and whatever judges its answers. A function may have an attribute `measured`.
 RewardFunction = Callable[[Sequence[Answer]], list[float]]
+
+
+def measured_by(reward: RewardFunction) -> dict[str, float]:
+    """What a reward function measured on its last answers besides the rewards: shares of terms, disagreement of members."""
+    return dict(getattr(reward, "measured", {}))
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Rollout:
     reward: float
     finished: bool
     policy_version: int
+    sampler_logprobs: Sequence[float]  # of the tokens, as they were drawn
 
 
 def answers_to(
@@ -64,14 +71,15 @@ def answers_to(
     for question, responses in zip(questions, sampled, strict=True):
         for response in responses:
             text = model.chat.text(response.ids)
-            answers.append(Answer(question.messages, text, question.ids, response.ids))
+            finished = model.chat.finished(response.ids)
+            answers.append(Answer(question.messages, text, question.ids, response.ids, finished))
             logprobs.append(response.logprobs)
     return answers, logprobs
 
 
 def collect(
     model: LanguageModel,
-    value_head: ValueHead,
+    value_head: ValueHead | None,
     reward: RewardFunction,
     questions: Sequence[Question],
     decoding: Decoding,
@@ -97,8 +105,8 @@ def collect(
     require_finite_rewards(rewards, answers)
     owners = [question for question in questions for _ in range(samples_per_prompt)]
     rollouts = [
-        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version)
-        for question, answer, score, value in zip(owners, answers, scored, rewards, strict=True)
+        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, logprobs)
+        for question, answer, score, value, logprobs in zip(owners, answers, scored, rewards, drawn, strict=True)
     ]
     return rollouts, gap
 

@@ -1,4 +1,4 @@
-"""The three terms of the PPO objective (Schulman et al. 2017, eq. 7 and 9)."""
+"""The terms of the PPO objective (Schulman et al. 2017, eq. 7 and 9) and of its kin."""
 
 # B batch, T response tokens
 
@@ -31,12 +31,17 @@ def policy_loss(
     clip: float,
     num_tokens: int,
     clip_high: float | None = None,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
     """-sum min(ratio A, clip(ratio, 1 - clip, 1 + clip_high) A) / num_tokens over response tokens.
 
+    The objective is homogeneous in A: a token that should weigh w > 0 times as much gets w times its advantage.
+
     ratio = exp(logprobs - old_logprobs), the log-ratio held within +-LOG_RATIO_LIMIT. Gradients reach logprobs only.
     num_tokens: response tokens of the *whole* optimiser batch, so that accumulated parts add up to one batch.
-    response_mask_BT: True on response tokens. clip_high: upper side, as clip when None.
+    response_mask_BT: True on response tokens. clip_high: upper side, as clip when None (Yu et al. 2025, DAPO, eq. 10).
+    dual_clip: where A < 0 a term is at least dual_clip * A, so that a token that became likely does not pull without bound;
+    greater than 1 (Ye et al. 2020, eq. 5).
     clipped_tokens: how many tokens took the clipped side. update_kl: sum of (ratio - 1) - log ratio (Schulman's k3).
     """
     require_same_shape(
@@ -53,7 +58,10 @@ def policy_loss(
     ratio_BT = log_ratio_BT.exp()
     plain_BT = ratio_BT * advantages_BT
     clipped_BT = ratio_BT.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * advantages_BT
-    loss = -torch.minimum(plain_BT, clipped_BT).sum() / num_tokens
+    term_BT = torch.minimum(plain_BT, clipped_BT)
+    if dual_clip is not None:
+        term_BT = torch.where(advantages_BT < 0, torch.maximum(term_BT, dual_clip * advantages_BT), term_BT)
+    loss = -term_BT.sum() / num_tokens
     with torch.no_grad():
         clipped_tokens = (clipped_BT < plain_BT).sum()
         update_kl = ((ratio_BT - 1) - log_ratio_BT).sum()
@@ -89,3 +97,23 @@ def entropy_bonus(entropy_BT: Tensor, response_mask_BT: Tensor, *, num_tokens: i
     """Mean entropy in nats a response token; added to what is maximised, so *subtracted* from the loss."""
     require_same_shape(entropy_BT=entropy_BT, response_mask_BT=response_mask_BT)
     return torch.where(response_mask_BT, entropy_BT, torch.zeros_like(entropy_BT)).sum() / num_tokens
+
+
+def kl_loss(
+    logprobs_BT: Tensor, ref_logprobs_BT: Tensor, response_mask_BT: Tensor, weights_BT: Tensor, *, num_tokens: int
+) -> Tensor:
+    """sum of w (log p - log p_ref)^2 / 2 over response tokens, over num_tokens: the estimate k2 (Schulman 2020).
+
+    Its gradient is the mean of (log p - log p_ref) grad log p, that of KL(policy || reference) for tokens that the policy drew;
+    the gradient of k1 has mean 0, and that of k3 is another divergence's. Gradients reach logprobs only.
+    """
+    require_same_shape(
+        logprobs_BT=logprobs_BT,
+        ref_logprobs_BT=ref_logprobs_BT,
+        response_mask_BT=response_mask_BT,
+        weights_BT=weights_BT,
+    )
+    ratio_BT = torch.where(response_mask_BT, logprobs_BT - ref_logprobs_BT.detach(), torch.zeros_like(logprobs_BT))
+    return (
+        0.5 * (torch.where(response_mask_BT, weights_BT, torch.zeros_like(weights_BT)) * ratio_BT.square()).sum() / num_tokens
+    )

@@ -1,0 +1,186 @@
+"""Implicit Q-learning on files: `heedful align ilql`. Judged completions in, heads and their held-out accuracy out."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heedful.config import Config, ILQLSection
+from heedful.data.formats import read_preferences, read_prompts
+from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.scoring import MAX_TOKENS
+from heedful.errors import ConfigError, DataError
+from heedful.evaluation.compare import accuracy
+from heedful.models.ilql import ILQLHeads
+from heedful.models.policy import LanguageModel, load_language_model
+from heedful.models.reward import Answer, answer_of
+from heedful.records import Completion, Message, Preference, Vote, by_id, read_jsonl
+from heedful.store import Run, new_folder, read_json, write_json
+from heedful.training import ilql
+from heedful.training.ilql import Episode
+from heedful.training.loop import Progress, silent
+from heedful.training.reward import is_heldout, split_by_prompt
+
+# A completion is known by its prompt's id and its text.
+Key = tuple[str, str]
+
+
+def align_ilql(
+    config: Config,
+    output: Path,
+    *,
+    preferences: Sequence[Path],
+    votes: Sequence[Path] = (),
+    prompts: Path | None = None,
+    completions: Path | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Trains in output/ilql, saves the heads in output/ilql/policy; goes on where it stopped."""
+    if votes and (prompts is None or completions is None):
+        raise ConfigError("--votes name completions by their id: give --prompts and --completions as well")
+    files = [*preferences, *votes, *(path for path in (prompts, completions) if path is not None)]
+    folder = output / "ilql"
+
+    def work() -> None:
+        device = choose_device()
+        model = load_language_model(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
+        if model.adapters:
+            raise ConfigError(
+                f"model.source = {config.model.source!r} is an adapter; make a plain model of it first with 'heedful export'"
+            )
+        pairs = [pair for file in preferences for pair in read_preferences(file)]
+        liked = _liked(votes, prompts, completions)
+        write_json(folder / "result.json", _train(model, pairs, liked, folder, config, progress))
+
+    with Run(output) as run:
+        settings = config.ilql.model_dump(mode="json") | {"model": config.model.model_dump(), "seed": config.seed}
+        run.stage("ilql", work, settings=settings, inputs=files)
+    return dict(read_json(folder / "result.json"))
+
+
+def _train(
+    model: LanguageModel,
+    pairs: list[Preference],
+    liked: Sequence[tuple[str, tuple[Message, ...], str, float]],
+    folder: Path,
+    config: Config,
+    progress: Progress,
+) -> dict[str, Any]:
+    settings, seed = config.ilql, config.seed
+    if settings.max_pairs:
+        pairs = random.Random(seed).sample(pairs, min(len(pairs), settings.max_pairs))
+    train_pairs, heldout_pairs = split_by_prompt(pairs, settings.heldout_share, seed)
+    # A vote says something of a completion that a held-out pair may hold: its prompt must not be learned from.
+    heard = [vote for vote in liked if not is_heldout(vote[0], settings.heldout_share, seed)]
+    decided = [pair for pair in heldout_pairs if pair.probability > 0.5]
+    train = _fitting(model, outcomes(train_pairs, heard), settings)
+    both = {key: (messages, 0.0) for pair in decided for key, messages in _keys(pair)}
+    heldout = _fitting(model, both, settings)
+    decided = [pair for pair in decided if all(key in heldout for key, _ in _keys(pair))]
+    if not train or not decided:
+        raise DataError(
+            f"{len(train)} completions to learn from and {len(decided)} decided held-out pairs are left within "
+            f"ilql.max_tokens = {settings.max_tokens}; raise it, label more prompts, or change ilql.heldout_share"
+        )
+    answers = [*train.values(), *heldout.values()]
+    episodes = read_episodes(model, [answer for answer, _ in answers], [outcome for _, outcome in answers], progress)
+    kept = dict(zip(heldout, episodes[len(train) :], strict=True))
+    heads = ILQLHeads(model.head_VD, rank=settings.rank, width=settings.width, seed=seed)
+    judged = [(kept[_keys(pair)[0][0]], kept[_keys(pair)[1][0]]) for pair in decided]
+    method, steps = ilql.train(heads, episodes[: len(train)], judged, folder, settings=settings, seed=seed, progress=progress)
+    about = {"base": model.source, "policy_version": f"ilql-{seed}-{steps}", "beta": settings.beta, "top_k": settings.top_k}
+    with new_folder(folder / "policy") as temporary:
+        heads.save(temporary, about)
+    verdicts = [
+        (_beats(method.worth(better)[0], method.worth(worse)[0]), _beats(len(pair.chosen), len(pair.rejected)))
+        for pair, (better, worse) in zip(decided, judged, strict=True)
+    ]
+    owners = [pair.prompt_id for pair in decided]
+    measured = accuracy(verdicts, owners, num_resamples=config.evaluate.num_resamples, seed=seed)
+    return measured | {"steps": steps, "num_training_completions": len(train)}
+
+
+def outcomes(
+    pairs: Sequence[Preference], liked: Sequence[tuple[str, tuple[Message, ...], str, float]]
+) -> dict[Key, tuple[tuple[Message, ...], float]]:
+    """The outcome of each completion, -1 to 1: the mean over votes and pairs of 2 p - 1 (1 - 2 p where rejected)."""
+    heard: dict[Key, list[float]] = defaultdict(list)
+    asked: dict[Key, tuple[Message, ...]] = {}
+    for pair in pairs:
+        for (key, messages), sign in zip(_keys(pair), (1, -1), strict=True):
+            heard[key].append(sign * (2 * pair.probability - 1))
+            asked[key] = messages
+    for prompt_id, messages, text, outcome in liked:
+        heard[prompt_id, text].append(outcome)
+        asked[prompt_id, text] = messages
+    return {key: (asked[key], sum(values) / len(values)) for key, values in heard.items()}
+
+
+def _keys(pair: Preference) -> list[tuple[Key, tuple[Message, ...]]]:
+    return [((pair.prompt_id, text), pair.prompt) for text in (pair.chosen, pair.rejected)]
+
+
+def _liked(
+    votes: Sequence[Path], prompts: Path | None, completions: Path | None
+) -> list[tuple[str, tuple[Message, ...], str, float]]:
+    """Each vote as prompt id, conversation, text and outcome: 1 for thumbs up, -1 for thumbs down."""
+    if not votes or prompts is None or completions is None:
+        return []
+    asked = by_id(read_prompts(prompts))
+    written = {record.id: record for record in read_jsonl(completions, Completion, unique="id")}
+    found = []
+    for file in votes:
+        for vote in read_jsonl(file, Vote):
+            completion = written.get(vote.completion_id)
+            if completion is None or completion.prompt_id not in asked:
+                where = completions if completion is None else prompts
+                raise DataError(f"{file}: the completion {vote.completion_id!r} or its prompt is not in {where}")
+            messages = asked[completion.prompt_id].messages
+            found.append((completion.prompt_id, messages, completion.text, 2.0 * vote.value - 1))
+    return found
+
+
+def _fitting(
+    model: LanguageModel, judged: dict[Key, tuple[tuple[Message, ...], float]], settings: ILQLSection
+) -> dict[Key, tuple[Answer, float]]:
+    """The completions that fit into max_tokens, as the model reads them."""
+    answers = {key: (answer_of(model, messages, key[1]), outcome) for key, (messages, outcome) in judged.items()}
+    room = min(settings.max_tokens, model.max_tokens)
+    kept = {key: (a, r) for key, (a, r) in answers.items() if len(a.prompt_ids) + len(a.response_ids) <= room}
+    if len(kept) < len(answers):
+        print(f"{len(answers) - len(kept)} completions beyond {room} tokens were left out", file=sys.stderr)
+    return kept
+
+
+@torch.no_grad()
+def read_episodes(
+    model: LanguageModel, answers: Sequence[Answer], rewards: Sequence[float], progress: Progress = silent
+) -> list[Episode]:
+    """Hidden states of the frozen trunk before each response token, in the model's type; the reward is on the last token."""
+    found: dict[int, Episode] = {}
+    lengths = [len(answer.prompt_ids) + len(answer.response_ids) for answer in answers]
+    for batch in batches_by_tokens(lengths, MAX_TOKENS):
+        rows = [answers[i] for i in batch]
+        padded = pad(
+            [a.prompt_ids for a in rows], [a.response_ids for a in rows], pad_id=model.chat.pad_id, device=model.device
+        )
+        hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=None))
+        sizes = [len(answer.response_ids) for answer in rows]
+        parts = zip(batch, torch.split(hidden_ND, sizes), torch.split(padded.targets_N, sizes), strict=True)
+        for i, hidden_TD, actions_T in parts:
+            rewards_T = torch.zeros(len(actions_T), device=model.device)
+            rewards_T[-1:] = rewards[i]
+            found[i] = Episode(hidden_TD.clone(), actions_T, rewards_T)
+        progress(0, 0, f"reading completions {len(found)}/{len(answers)}")
+    return [found[i] for i in range(len(answers))]
+
+
+def _beats(a: float, b: float) -> float:
+    return 1.0 if a > b else 0.0 if a < b else 0.5

@@ -1,0 +1,295 @@
+"""Alignment from files: what `heedful align sft`, `dpo` and `kto` do between the command line and the training loop.
+
+Each reads its records, keeps some prompts for measuring, trains the adapter and leaves in OUTPUT: the configuration, metrics,
+`<method>/policy` in PEFT's format and `<method>/result.json`. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from heedful.config import Config, FromFilesSection, to_toml
+from heedful.data.formats import read_preferences, read_prompts
+from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.responses import num_tokens
+from heedful.errors import ConfigError, DataError, RecordError
+from heedful.evaluation.compare import accuracy
+from heedful.models.policy import LanguageModel, load_base
+from heedful.models.reward import Answer, answer_of
+from heedful.records import Completion, Message, Prompt, Vote, by_id, iter_lines, parse_line
+from heedful.store import Run, read_json, write_json, write_text
+from heedful.training import dpo, kto, sft
+from heedful.training.adapter import save_policy
+from heedful.training.reference import reference_logprobs
+from heedful.training.reward import beats, group_pairs, split_by_prompt
+
+# stage, done, total, note
+Progress = Callable[[str, int, int, str], None]
+Result = dict[str, Any]
+
+REFERENCE_FILE = "reference.jsonl"  # beside the stage's folder, which is emptied when settings change
+
+
+def align_dpo(
+    config: Config, output: Path, progress: Progress, *, preferences: Sequence[Path], completions: Sequence[Path] = ()
+) -> Result:
+    """`heedful align dpo`. completions: where it says which answers the limit cut off; all others are read as ended."""
+    settings = config.dpo
+
+    def work() -> Result:
+        pairs = [pair for file in preferences for pair in read_preferences(file)]
+        model, cut_off = _base(config), _cut_off(completions)
+        groups = group_pairs(pairs, lambda id_, messages, text: _answer(model, cut_off, id_, messages, text))
+        limit = _limit(model, settings)
+        fitting = [group for group in groups if all(num_tokens(answer) <= limit for answer in group.answers)]
+        left_out = _tell_left_out(len(groups) - len(fitting), "prompts", limit)
+        train, heldout = split_by_prompt(
+            fitting, settings.heldout_share, config.seed, what="groups of pairs", setting="dpo.heldout_share"
+        )
+        references: dpo.References = {}
+        if settings.loss not in dpo.REFERENCE_FREE:
+            references = dpo.read_references(model, fitting, output / REFERENCE_FILE, partial(progress, "reference"))
+        method, steps = dpo.train(
+            *(model, train, heldout, references, output / "dpo"),
+            settings=settings,
+            seed=config.seed,
+            progress=partial(progress, "dpo"),
+        )
+        _save(model, output, "dpo", config.seed, steps)
+        measured = method.measure(heldout)
+        decided = [verdict for verdict in measured.verdicts if verdict.probability > 0.5]
+        verdicts = [(beats(verdict.margin, 0.0), verdict.longest) for verdict in decided]
+        chances = {"num_resamples": config.evaluate.num_resamples, "seed": config.seed}
+        judged = accuracy(verdicts, [verdict.prompt_id for verdict in decided], **chances) if decided else {}
+        about = {"loss": measured.loss, "margin": measured.margin}
+        return judged | about | {"steps": steps, "num_training_prompts": len(train), "left_out": left_out}
+
+    return _stage(config, "dpo", settings, output, [*preferences, *completions], work, progress)
+
+
+def align_sft(
+    config: Config,
+    output: Path,
+    progress: Progress,
+    *,
+    completions: Sequence[Path] = (),
+    prompts: Sequence[Path] = (),
+    preferences: Sequence[Path] = (),
+) -> Result:
+    """`heedful align sft`: on completions with their prompts, or on the chosen side of pairs; completions as in `align_dpo`."""
+    settings = config.sft
+    if not preferences and not (completions and prompts):
+        raise ConfigError("give --completions with --prompts, or --preferences, whose chosen answers are imitated")
+
+    def work() -> Result:
+        model = _base(config)
+        if preferences:
+            cut_off = _cut_off(completions)
+            pairs = [pair for file in preferences for pair in read_preferences(file)]
+            texts = dict.fromkeys((pair.prompt_id, pair.prompt, pair.chosen) for pair in pairs)  # each once, in order
+            records = [Imitated(id_, _answer(model, cut_off, id_, messages, text)) for id_, messages, text in texts]
+        else:
+            records = [Imitated(id_, answer) for _, id_, answer in _answered(model, completions, prompts)]
+        fitting, left_out = _fitting(records, model, settings)
+        train, heldout = split_by_prompt(
+            fitting, settings.heldout_share, config.seed, what="completions", setting="sft.heldout_share"
+        )
+        answers, heldout_answers = ([example.answer for example in part] for part in (train, heldout))
+        before = reference_logprobs(model, heldout_answers, output / REFERENCE_FILE, partial(progress, "reference"))
+        method, steps = sft.train(
+            *(model, answers, heldout_answers, output / "sft"),
+            settings=settings,
+            seed=config.seed,
+            progress=partial(progress, "sft"),
+        )
+        _save(model, output, "sft", config.seed, steps)
+        return {
+            "loss": method.evaluate(steps)["heldout_loss"],
+            "loss_before": -sum(before) / max(1, sum(len(answer.response_ids) for answer in heldout_answers)),
+            "steps": steps,
+            "num_training_completions": len(train),
+            "num_heldout_completions": len(heldout),
+            "left_out": left_out,
+        }
+
+    return _stage(config, "sft", settings, output, [*completions, *prompts, *preferences], work, progress)
+
+
+def align_kto(
+    config: Config,
+    output: Path,
+    progress: Progress,
+    *,
+    votes: Sequence[Path] = (),
+    completions: Sequence[Path] = (),
+    prompts: Sequence[Path] = (),
+    preferences: Sequence[Path] = (),
+) -> Result:
+    """`heedful align kto`: on votes for completions, or on pairs, chosen as good and rejected as bad."""
+    settings = config.kto
+    if bool(votes) == bool(preferences) or (votes and not (completions and prompts)):
+        raise ConfigError("give --votes with --prompts and --completions, or --preferences, whose chosen answers count as good")
+
+    def work() -> Result:
+        model = _base(config)
+        marked = _voted(model, votes, completions, prompts) if votes else _marked_pairs(model, preferences, completions)
+        fitting, left_out = _fitting(marked, model, settings)
+        completed = kto.with_mismatches(fitting, max_tokens=_limit(model, settings), seed=config.seed)
+        train, heldout = split_by_prompt(
+            completed, settings.heldout_share, config.seed, what="completions", setting="kto.heldout_share"
+        )
+        weights = kto.class_weights(train, settings=settings)
+        known = kto.with_references(model, [*train, *heldout], output / REFERENCE_FILE, partial(progress, "reference"))
+        method, steps = kto.train(
+            *(model, known[: len(train)], known[len(train) :], output / "kto"),
+            settings=settings,
+            weights=weights,
+            seed=config.seed,
+            progress=partial(progress, "kto"),
+        )
+        _save(model, output, "kto", config.seed, steps)
+        measured = {name.removeprefix("heldout_"): value for name, value in method.evaluate(steps).items()}
+        return measured | {
+            "desirable_weight": weights.desirable,
+            "undesirable_weight": weights.undesirable,
+            "num_desirable": sum(example.desirable for example in train),
+            "num_undesirable": sum(not example.desirable for example in train),
+            "num_heldout_completions": len(heldout),
+            "steps": steps,
+            "left_out": left_out,
+        }
+
+    return _stage(config, "kto", settings, output, [*votes, *completions, *prompts, *preferences], work, progress)
+
+
+# What the three share
+
+
+@dataclass(frozen=True)
+class Imitated:
+    """A completion to learn from."""
+
+    prompt_id: str
+    answer: Answer
+
+
+E = TypeVar("E", Imitated, kto.Marked)
+
+
+def _stage(
+    config: Config,
+    name: str,
+    settings: FromFilesSection,
+    output: Path,
+    inputs: Sequence[Path],
+    work: Callable[[], Result],
+    progress: Progress,
+) -> Result:
+    """Runs `work` as a stage of the run directory, unless it is done with these settings and inputs; returns its result."""
+    with Run(output) as run:
+        write_text(output / "heedful.toml", to_toml(config))
+        shared = {"model": config.model.model_dump(), "seed": config.seed, "num_resamples": config.evaluate.num_resamples}
+        ran = run.stage(
+            name,
+            lambda: write_json(output / name / "result.json", work()),
+            settings=settings.model_dump(mode="json") | shared,
+            inputs=inputs,
+        )
+        if not ran:
+            progress(name, 1, 1, "already done")
+        return dict(read_json(output / name / "result.json"))
+
+
+def _base(config: Config) -> LanguageModel:
+    device = choose_device()
+    return load_base(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
+
+
+def _save(model: LanguageModel, output: Path, name: str, seed: int, steps: int) -> None:
+    save_policy(model, output / name / "policy", policy_version=f"{name}-{seed}-{steps}")
+
+
+def _limit(model: LanguageModel, settings: FromFilesSection) -> int:
+    return min(settings.max_tokens, model.max_tokens)
+
+
+def _tell_left_out(count: int, what: str, limit: int) -> int:
+    if count:
+        print(f"{count} {what} with answers beyond {limit} tokens or without any were left out", file=sys.stderr)
+    return count
+
+
+def _fitting(examples: Sequence[E], model: LanguageModel, settings: FromFilesSection) -> tuple[list[E], int]:
+    """Examples that have text to learn from and fit, and how many do not."""
+    limit = _limit(model, settings)
+    kept = [example for example in examples if example.answer.text.strip() and num_tokens(example.answer) <= limit]
+    return kept, _tell_left_out(len(examples) - len(kept), "completions", limit)
+
+
+def _cut_off(completions: Sequence[Path]) -> set[tuple[str, str]]:
+    """(prompt id, text) of the completions that the limit ended: an end of text behind them would be a lie to learn."""
+    records = (record for file in completions for _, record in _lines(file, Completion))
+    return {(record.prompt_id, record.text) for record in records if record.finish == "length"}
+
+
+def _answer(model: LanguageModel, cut_off: set[tuple[str, str]], id_: str, messages: tuple[Message, ...], text: str) -> Answer:
+    return answer_of(model, messages, text, finished=(id_, text) not in cut_off)
+
+
+def _lines(file: Path, kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    for where, line in iter_lines(file):
+        yield where, parse_line(line, kind, where)
+
+
+def _answered(model: LanguageModel, completions: Sequence[Path], prompts: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
+    """(completion id, prompt id, answer) of each completion."""
+    known: dict[str, Prompt] = {}
+    for file in prompts:
+        known |= by_id(read_prompts(file))
+    for file in completions:
+        for where, record in _lines(file, Completion):
+            if record.prompt_id not in known:
+                names = ", ".join(map(str, prompts))
+                raise RecordError(where, f"prompt_id {record.prompt_id!r} is not in {names}; add the prompt or drop the line")
+            messages = known[record.prompt_id].messages
+            yield record.id, record.prompt_id, answer_of(model, messages, record.text, finished=record.finish == "stop")
+
+
+def _voted(
+    model: LanguageModel, votes: Sequence[Path], completions: Sequence[Path], prompts: Sequence[Path]
+) -> list[kto.Marked]:
+    """Completions with the mark that most of their votes give; those with as many thumbs up as down are left out."""
+    answers = {id_: (prompt_id, answer) for id_, prompt_id, answer in _answered(model, completions, prompts)}
+    tally: dict[str, int] = {}
+    for file in votes:
+        for where, vote in _lines(file, Vote):
+            if vote.completion_id not in answers:
+                names = ", ".join(map(str, completions))
+                raise RecordError(where, f"completion_id {vote.completion_id!r} is not in {names}; add it or drop the line")
+            tally[vote.completion_id] = tally.get(vote.completion_id, 0) + (1 if vote.value else -1)
+    if not tally:
+        raise DataError(f"{', '.join(map(str, votes))}: holds no vote")
+    undecided = sum(count == 0 for count in tally.values())
+    if undecided:
+        print(f"{undecided} completions with as many thumbs up as down were left out", file=sys.stderr)
+    return [kto.Marked(*answers[id_], count > 0) for id_, count in tally.items() if count]
+
+
+def _marked_pairs(model: LanguageModel, preferences: Sequence[Path], completions: Sequence[Path]) -> list[kto.Marked]:
+    """Chosen answers as good, rejected ones as bad; one that wins as often as it loses has no mark. Ties are no pairs."""
+    cut_off = _cut_off(completions)
+    tally: dict[tuple[str, tuple[Message, ...], str], int] = {}
+    for pair in (pair for file in preferences for pair in read_preferences(file) if pair.probability > 0.5):
+        for text, sign in ((pair.chosen, 1), (pair.rejected, -1)):
+            key = (pair.prompt_id, pair.prompt, text)
+            tally[key] = tally.get(key, 0) + sign
+    return [
+        kto.Marked(id_, _answer(model, cut_off, id_, messages, text), count > 0)
+        for (id_, messages, text), count in tally.items()
+        if count
+    ]
