@@ -189,7 +189,12 @@ def test_a_run_keeps_ties_from_the_consensus_on(tiny: Path, tmp_path: Path, ties
         if row["prompt_id"] in level:
             row["ranks"] = dict.fromkeys(row["ranks"], 1)
     (tmp_path / "judgements.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changed = (f'reward.ties="{ties}"', f'label.judgements="{tmp_path / "judgements.jsonl"}"', "ppo.max_steps=1")
+    changed = (
+        f'reward.ties="{ties}"',
+        f'label.judgements="{tmp_path / "judgements.jsonl"}"',
+        "ppo.max_steps=1",
+        "reward.heldout_share=0.5",
+    )
     summary, _ = run_of(load(tmp_path / "first.toml", changed), tmp_path / "run")
     kept = read_jsonl(tmp_path / "run/consensus/preferences.jsonl", Preference)
     tied = [pair for pair in kept if pair.probability == 0.5 and pair.margin == 0]

@@ -71,7 +71,7 @@ def test_soft_labels_hold_the_margin_back(tiny: Path, tmp_path: Path) -> None:
     for soft in (True, False):
         method = make_dpo(tiny, tmp_path, soft_labels=soft)
         for group in method.train:
-            group.pairs[:] = [(j, k, 0.6 if p > 0.5 else p) for j, k, p in group.pairs]
+            group.pairs[:] = [pair._replace(probability=0.6) if pair.decided else pair for pair in group.pairs]
         for step in range(9):
             method.step(step)
         margins[soft] = method.evaluate(9)["heldout_margin"]

@@ -67,7 +67,7 @@ def test_dpo_equals_a_plain_computation(tiny: Path, tmp_path: Path) -> None:
     found = gradient(method)
     total, count = torch.zeros(()), 0
     for group in groups:
-        for j, k, p in group.pairs:
+        for j, k, p, _ in group.pairs:
             chosen, rejected = group.answers[j], group.answers[k]
             ratios = [policy_logprobs(method, answer).sum() - reference_sum(method, answer) for answer in (chosen, rejected)]
             logit = 0.1 * (ratios[0] - ratios[1])

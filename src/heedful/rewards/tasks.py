@@ -121,6 +121,11 @@ def pair_task(
     train, heldout = groups(train_pairs), groups(heldout_pairs)
     if not train or not heldout:
         raise DataError(f"no prompt is left whose answers all fit into reward.max_tokens = {settings.max_tokens}; raise it")
+    if not any(pair.decided for group in heldout for pair in group.pairs):
+        raise DataError(
+            f"all pairs of the {len(heldout)} held-out prompts are ties, on which no accuracy can be measured; label more prompts "
+            "or raise reward.heldout_share"
+        )
     return PairTask(settings, train, heldout, num_resamples, seed)
 
 
