@@ -123,8 +123,8 @@ def pair_task(
         raise DataError(f"no prompt is left whose answers all fit into reward.max_tokens = {settings.max_tokens}; raise it")
     if not any(pair.decided for group in heldout for pair in group.pairs):
         raise DataError(
-            f"all pairs of the {len(heldout)} held-out prompts are ties, on which no accuracy can be measured; label more prompts "
-            "or raise reward.heldout_share"
+            f"all pairs of the {len(heldout)} held-out prompts are ties, on which no accuracy can be measured; label more "
+            "prompts or raise reward.heldout_share"
         )
     return PairTask(settings, train, heldout, num_resamples, seed)
 
