@@ -161,8 +161,15 @@ class PolicySection(Section):
     reward_threshold: float | None = Field(
         None, description="Stop once the mean reward on held-out prompts reaches this; checked every eval_every steps."
     )
+    patience: int = Field(
+        0, ge=0, description="Stop after this many evaluations in a row without a record, and go back to the best; 0: never."
+    )
+    max_kl: float = Field(
+        0.0, ge=0, description="Stop once a step's sequence KL from the reference is above this, in nats; 0: never."
+    )
     eval_every: int = Field(10, ge=1, description="Steps between evaluations on held-out prompts.")
     checkpoint_every: int = Field(5, ge=1, description="Steps between checkpoints.")
+    log_samples: int = Field(4, ge=0, description="Held-out prompts whose completions each evaluation keeps in samples.jsonl.")
     episodes: int = Field(32, ge=2, description="Rollouts a step.")
     samples_per_prompt: int = Field(2, ge=1, description="Rollouts of one prompt within a step.")
     max_new_tokens: int = Field(40, ge=1, description="Longest rollout, end-of-text token included.")
@@ -219,8 +226,14 @@ class FromFilesSection(Section):
     heldout_share: float = Field(0.1, gt=0, lt=1, description="Share of prompts kept to measure on.")
     max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Stop after this many evaluations in a row without a lower held-out loss; back to the best then. 0: never.",
+    )
     eval_every: int = Field(50, ge=1, description="Steps between evaluations on held-out prompts; the end has one.")
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+    log_samples: int = Field(2, ge=0, description="Held-out prompts whose completions each evaluation keeps in samples.jsonl.")
 
 
 class SFTSection(FromFilesSection):

@@ -25,6 +25,7 @@ from heedful.records import Completion, Message, Prompt, Vote, by_id, iter_lines
 from heedful.store import Run, read_json, write_json, write_text
 from heedful.training import dpo, kto, sft
 from heedful.training.adapter import save_policy
+from heedful.training.loop import Outcome
 from heedful.training.reference import reference_logprobs
 from heedful.training.reward import beats, group_pairs, split_by_prompt
 
@@ -54,20 +55,20 @@ def align_dpo(
         references: dpo.References = {}
         if settings.loss not in dpo.REFERENCE_FREE:
             references = dpo.read_references(model, fitting, output / REFERENCE_FILE, partial(progress, "reference"))
-        method, steps = dpo.train(
+        method, outcome = dpo.train(
             *(model, train, heldout, references, output / "dpo"),
             settings=settings,
             seed=config.seed,
             progress=partial(progress, "dpo"),
         )
-        _save(model, output, "dpo", config.seed, steps)
+        _save(model, output, "dpo", config.seed, outcome)
         measured = method.measure(heldout)
         decided = [verdict for verdict in measured.verdicts if verdict.probability > 0.5]
         verdicts = [(beats(verdict.margin, 0.0), verdict.longest) for verdict in decided]
         chances = {"num_resamples": config.evaluate.num_resamples, "seed": config.seed}
         judged = accuracy(verdicts, [verdict.prompt_id for verdict in decided], **chances) if decided else {}
         about = {"loss": measured.loss, "margin": measured.margin}
-        return judged | about | {"steps": steps, "num_training_prompts": len(train), "left_out": left_out}
+        return judged | about | {**outcome.as_dict(), "num_training_prompts": len(train), "left_out": left_out}
 
     return _stage(config, "dpo", settings, output, [*preferences, *completions], work, progress)
 
@@ -101,17 +102,17 @@ def align_sft(
         )
         answers, heldout_answers = ([example.answer for example in part] for part in (train, heldout))
         before = reference_logprobs(model, heldout_answers, output / REFERENCE_FILE, partial(progress, "reference"))
-        method, steps = sft.train(
+        method, outcome = sft.train(
             *(model, answers, heldout_answers, output / "sft"),
             settings=settings,
             seed=config.seed,
             progress=partial(progress, "sft"),
         )
-        _save(model, output, "sft", config.seed, steps)
+        _save(model, output, "sft", config.seed, outcome)
         return {
-            "loss": method.evaluate(steps)["heldout_loss"],
+            "loss": method.evaluate(outcome.step)["heldout_loss"],
             "loss_before": -sum(before) / max(1, sum(len(answer.response_ids) for answer in heldout_answers)),
-            "steps": steps,
+            **outcome.as_dict(),
             "num_training_completions": len(train),
             "num_heldout_completions": len(heldout),
             "left_out": left_out,
@@ -145,22 +146,22 @@ def align_kto(
         )
         weights = kto.class_weights(train, settings=settings)
         known = kto.with_references(model, [*train, *heldout], output / REFERENCE_FILE, partial(progress, "reference"))
-        method, steps = kto.train(
+        method, outcome = kto.train(
             *(model, known[: len(train)], known[len(train) :], output / "kto"),
             settings=settings,
             weights=weights,
             seed=config.seed,
             progress=partial(progress, "kto"),
         )
-        _save(model, output, "kto", config.seed, steps)
-        measured = {name.removeprefix("heldout_"): value for name, value in method.evaluate(steps).items()}
+        _save(model, output, "kto", config.seed, outcome)
+        measured = {name.removeprefix("heldout_"): value for name, value in method.evaluate(outcome.step).items()}
         return measured | {
             "desirable_weight": weights.desirable,
             "undesirable_weight": weights.undesirable,
             "num_desirable": sum(example.desirable for example in train),
             "num_undesirable": sum(not example.desirable for example in train),
             "num_heldout_completions": len(heldout),
-            "steps": steps,
+            **outcome.as_dict(),
             "left_out": left_out,
         }
 
@@ -210,8 +211,8 @@ def _base(config: Config) -> LanguageModel:
     return load_base(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
 
 
-def _save(model: LanguageModel, output: Path, name: str, seed: int, steps: int) -> None:
-    save_policy(model, output / name / "policy", policy_version=f"{name}-{seed}-{steps}")
+def _save(model: LanguageModel, output: Path, name: str, seed: int, outcome: Outcome) -> None:
+    save_policy(model, output / name / "policy", policy_version=f"{name}-{seed}-{outcome.step}")
 
 
 def _limit(model: LanguageModel, settings: FromFilesSection) -> int:

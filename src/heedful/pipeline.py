@@ -26,6 +26,7 @@ from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.compare import compare, measure
+from heedful.evaluation.phrases import repeated_phrases
 from heedful.evaluation.statistics import mean_interval
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
@@ -285,10 +286,9 @@ class Pipeline:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
         method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
-        steps = policy_gradient.train(method, self.path / name, progress=self.bar(name))
-        policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{steps}")
-        stopped = "step limit" if steps >= self.settings.max_steps else "reward threshold"
-        write_json(self.path / name / "result.json", {"method": name, "steps": steps, "stopped": stopped})
+        outcome = policy_gradient.train(method, self.path / name, progress=self.bar(name))
+        policy_gradient.save(method, self.policy_folder, policy_version=f"{name}-{self.config.seed}-{outcome.step}")
+        write_json(self.path / name / "result.json", {"method": name, **outcome.as_dict()})
 
     def evaluate(self) -> None:
         settings, folder = self.config.evaluate, self.path / "evaluate"
@@ -357,6 +357,7 @@ class Pipeline:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
+            "phrases": [phrase._asdict() for phrase in repeated_phrases(*self._texts())],
             "kl_target": self.settings.kl_target,
             **trained,
             "align": read_json(path / self.config.method / "result.json"),
@@ -368,6 +369,12 @@ class Pipeline:
             # Of this process: a run that was resumed has had others.
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }
+
+    def _texts(self) -> tuple[list[str], list[str]]:
+        """The evaluated answers before and after."""
+        lines = [(self.path / "evaluate" / f"{side}.jsonl").read_text("utf-8").split("\n") for side in ("before", "after")]
+        before, after = ([str(json.loads(line)["text"]) for line in side if line] for side in lines)
+        return before, after
 
 
 def _prompts_in(name: str) -> list[Prompt]:

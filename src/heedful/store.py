@@ -164,8 +164,12 @@ class Journal:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl; a last line cut by a crash is passed over."""
-    path = run / "metrics.jsonl"
+    """Rows of metrics.jsonl, see `read_rows`."""
+    return read_rows(run / "metrics.jsonl")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a log; none without the file. A last line cut by a crash is passed over."""
     rows = []
     if path.exists():
         lines = path.read_text(encoding="utf-8").split("\n")

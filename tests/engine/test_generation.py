@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     loaded.add_adapter(POLICY, rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"), layers=2, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in loaded.adapter_parameters(POLICY):
+        for parameter in loaded.adapter_parameters(POLICY).values():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return loaded
 

@@ -89,7 +89,7 @@ def test_learns_and_is_the_same_after_loading(tiny: Path, bert: Path, tmp_path: 
 def test_head_reads_the_end_of_text_even_where_it_is_the_padding(tiny: Path) -> None:
     base = model_of(tiny)
     fresh = new_reward_model(base, RewardSection(pooling="last", lora=LoraSection(rank=4, layers=2)), 0, CPU)
-    torch.nn.init.normal_(fresh.parameter_groups()["head"][0], std=1.0)
+    torch.nn.init.normal_(fresh.parameter_groups()["head"]["linear.weight"], std=1.0)
     prompt = (Message(role="user", content="Hi"),)
     ended = answer_of(base, prompt, "Hello.", finished=True)
     cut = answer_of(base, prompt, "Hello.", finished=False)

@@ -64,6 +64,17 @@ def test_gains_losses_and_the_unclear_are_all_named() -> None:
     ]
 
 
+def test_a_repeated_phrase_is_named_with_both_shares() -> None:
+    rows = [
+        {"phrase": "most awesome most incredible", "before": 0.0, "after": 0.4},
+        {"phrase": "a b c d", "before": 0.01, "after": 0.3},
+    ]
+    (said,) = trust({"phrases": rows})
+    assert "reward hacking" in said
+    assert "“most awesome most incredible” (0% → 40%) and “a b c d” (1% → 30%)" in said
+    assert trust({"phrases": []}) == []
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -30,13 +30,13 @@ def awake(method: Any) -> Any:
     """With an adapter that says something: B is zero in a fresh one, which hides the gradient of A."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in method.adapter.parameters:
+        for parameter in method.adapter.optimiser.named.values():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     return method
 
 
 def gradient(method: Any) -> list[Tensor]:
-    found = [parameter.grad.clone() for parameter in method.adapter.parameters]
+    found = [parameter.grad.clone() for parameter in method.adapter.optimiser.named.values()]
     method.adapter.optimiser.adamw.zero_grad(set_to_none=True)
     assert any(float(part.abs().max()) > 0 for part in found)
     return found

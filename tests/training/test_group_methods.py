@@ -84,17 +84,17 @@ def test_the_kl_penalty_holds_the_policy_back(tiny: Path, variant: str) -> None:
 def test_groups_of_equal_reward_are_skipped_and_counted(tiny: Path) -> None:
     method = make(tiny, "grpo", kl_coef=0.0, entropy_coef=0.0)
     method.reward = lambda answers: [0.5] * len(answers)
-    before = [parameter.detach().clone() for parameter in method.policy_parameters]
+    before = [parameter.detach().clone() for parameter in method.optimiser.named.values()]
     measured = method.step(0)
     assert measured["skipped_groups"] == 4
     assert measured["epochs"] == 0
-    assert all(torch.equal(old, new) for old, new in zip(before, method.policy_parameters, strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, method.optimiser.named.values(), strict=True))
     first_alike = iter([0.5] * 4 + [float(n) for n in range(12)])
     method.reward = lambda answers: [next(first_alike) for _ in answers]
     measured = method.step(1)
     assert measured["skipped_groups"] == 1
     assert measured["epochs"] == 1
-    assert any(not torch.equal(old, new) for old, new in zip(before, method.policy_parameters, strict=True))
+    assert any(not torch.equal(old, new) for old, new in zip(before, method.optimiser.named.values(), strict=True))
 
 
 @pytest.mark.parametrize("variant", ["grpo", "dr_grpo", "dapo"])
@@ -111,7 +111,7 @@ def test_parts_add_up_to_one_batch(tiny: Path, variant: str, monkeypatch: pytest
         monkeypatch.setattr(policy_gradient, "MICROBATCH_TOKENS", budget)
         method.optimiser.adamw.zero_grad(set_to_none=True)
         method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.5)
-        gradients.append([p.grad.clone() for p in method.policy_parameters if p.grad is not None])
+        gradients.append([p.grad.clone() for p in method.optimiser.named.values() if p.grad is not None])
     assert any(float(gradient.abs().max()) > 0 for gradient in gradients[0])
     for whole, parts in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, parts, atol=SAME_GRADIENT, rtol=1e-4)
@@ -123,7 +123,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(tiny: Path, tmp_path: Path, va
         for limit in limits:
             method = make(tiny, variant, max_steps=limit, checkpoint_every=1, eval_every=2)
             policy_gradient.train(method, folder)
-        return [parameter.detach().clone() for parameter in method.policy_parameters]
+        return [parameter.detach().clone() for parameter in method.optimiser.named.values()]
 
     whole, resumed = run(tmp_path / "a" / "x", 4), run(tmp_path / "b" / "x", 2, 4)
     assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))

@@ -15,6 +15,7 @@ from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.training import policy_gradient
+from heedful.training.loop import Outcome
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.ppo import ppo
 from heedful.training.rollout import Question, collect
@@ -70,7 +71,7 @@ def test_critic_warmup_leaves_the_policy_alone(tiny: Path) -> None:
     assert all(
         bool((parameter == 0).all()) for name, parameter in method.model.causal.named_parameters() if f"lora_B.{POLICY}" in name
     )
-    assert float(method.value_parameters[0].detach().abs().sum()) > 0
+    assert float(method.optimiser.named["value: linear.weight"].detach().abs().sum()) > 0
     method.step(1)
     assert any(
         bool((parameter != 0).any()) for name, parameter in method.model.causal.named_parameters() if f"lora_B.{POLICY}" in name
@@ -110,7 +111,7 @@ def test_parts_add_up_to_one_batch(tiny: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(policy_gradient, "MICROBATCH_TOKENS", budget)
         method.optimiser.adamw.zero_grad(set_to_none=True)
         sums = method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.1)
-        parameters = method.policy_parameters + method.value_parameters
+        parameters = list(method.optimiser.named.values())
         gradients.append([p.grad.clone() for p in parameters if p.grad is not None])
         assert sums["num_tokens"] == float(batch["mask"].sum())
     assert any(float(gradient.abs().max()) > 0 for gradient in gradients[0])
@@ -124,15 +125,15 @@ def test_stops_at_the_reward_threshold(tiny: Path, tmp_path: Path) -> None:
         method.settings.model_dump() | {"reward_threshold": -1.0, "max_steps": 50, "eval_every": 2, "checkpoint_every": 10}
     )
 
-    def train() -> int:
+    def train() -> Outcome:
         given = (method.model, letters, method.train, method.heldout)
         return policy_gradient.train(ppo(*given, settings=settings, seed=0), tmp_path / "ppo")
 
-    assert train() == 2, "any reward is above -1, and it is first looked at after two steps"
+    assert train() == Outcome(2, "reward threshold", 2), "any reward is above -1, and it is first looked at after two steps"
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1]
     assert rows[1]["heldout_reward"] > -1
-    assert train() == 2, "a run that has reached its threshold does not go on when it is started again"
+    assert train().steps == 2, "a run that has reached its threshold does not go on when it is started again"
 
 
 def test_default_step_limit_is_the_textbooks() -> None:

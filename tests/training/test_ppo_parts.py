@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from heedful.config import PPOSection
 from heedful.engine.scoring import ScoredResponse
+from heedful.functional.masking import spread
 from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.training.control import AdaptiveKL, RunningMoments
-from heedful.training.policy_gradient import PolicyGradient, Recipe, spread
+from heedful.training.policy_gradient import PolicyGradient, Recipe
 from heedful.training.ppo import estimate
 from heedful.training.rollout import Question, Rollout
 

@@ -267,7 +267,7 @@ def test_the_target_copy_follows_slowly_and_gets_no_gradient() -> None:
     method = BoardQ(with_overrides(BoardQSection, (*SHORT["q"], "polyak=0.25", "max_grad_norm=1e9")), seed=0)
     before = [p.clone() for p in method.target.parameters()]
     method.step(0)
-    for old, online, target in zip(before, method.parameters, method.target.parameters(), strict=True):
+    for old, online, target in zip(before, method.agent.parameters(), method.target.parameters(), strict=True):
         assert target.grad is None
         assert not target.requires_grad
         torch.testing.assert_close(target, 0.75 * old + 0.25 * online.detach())

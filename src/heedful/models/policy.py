@@ -97,10 +97,10 @@ class LanguageModel(nn.Module):
         self._peft.eval()
         self._active = None
 
-    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
-        """The trainable tensors of an adapter, float32, in a stable order."""
-        marked = [(key, tensor) for key, tensor in self.causal.named_parameters() if f".{name}." in key]
-        return [tensor for _, tensor in sorted(marked, key=lambda pair: pair[0])]
+    def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The trainable tensors of an adapter by name, float32 whatever the base is, in a stable order."""
+        marked = {key: tensor for key, tensor in self.causal.named_parameters() if f".{name}." in key}
+        return dict(sorted(marked.items()))
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:

@@ -67,8 +67,8 @@ class AnswerScorer(Protocol):
 class RewardModel(AnswerScorer, Protocol):
     """What training needs besides; the rewards are differentiable in `parameter_groups`."""
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What is trained: "body" (adapter or encoder) and "head"."""
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """What is trained, by name: "body" (adapter or encoder) and "head"."""
 
     def save(self, folder: Path) -> None:
         """Writes the model so that `load_reward_model` finds it."""
@@ -127,9 +127,9 @@ class AdapterReward:
         device = self.model.device
         return self.model.hidden(ids_BS.to(device), mask_BS.to(device), adapter=self.adapter), read_BS.to(device)
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        body = [] if self.adapter is None else self.model.adapter_parameters(self.adapter)
-        return {"body": body, "head": list(self.head.parameters())}
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        body = {} if self.adapter is None else self.model.adapter_parameters(self.adapter)
+        return {"body": body, "head": dict(self.head.named_parameters())}
 
     def save(self, folder: Path) -> None:
         if self.adapter is not None:
@@ -210,9 +210,9 @@ class EncoderReward:
             hidden_BSD = self.encoder(**inputs)[0]
         return hidden_BSD, mask_BS.to(device)
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        body = [] if self.frozen else list(self.encoder.parameters())
-        return {"body": body, "head": list(self.head.parameters())}
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        body = {} if self.frozen else dict(self.encoder.named_parameters())
+        return {"body": body, "head": dict(self.head.named_parameters())}
 
     def save(self, folder: Path) -> None:
         self.encoder.save_pretrained(folder)

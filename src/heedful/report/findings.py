@@ -80,7 +80,16 @@ def cost(summary: Summary) -> list[str]:
 
 def trust(summary: Summary) -> list[str]:
     """How far the reward model, the labelers and the sample carry."""
-    return [*_reward_model(summary), *_labelers(summary), *_sample(summary)]
+    return [*_reward_model(summary), *_phrases(summary), *_labelers(summary), *_sample(summary)]
+
+
+def _phrases(summary: Summary) -> list[str]:
+    """What the model says again and again, and did not before."""
+    found = [row for row in summary.get("phrases", []) if finite(row["before"]) and finite(row["after"])]
+    if not found:
+        return []
+    shares = [f"“{row['phrase']}” ({number(100 * row['before'], 0)}% → {number(100 * row['after'], 0)}%)" for row in found]
+    return [f"Answers repeat themselves, a sign of reward hacking. Share of answers that hold the phrase: {listing(shares)}."]
 
 
 def _reward_model(summary: Summary) -> list[str]:

@@ -75,7 +75,7 @@ class LabelledTask:
         if self.settings.trunk == "frozen":
             return {"steps": classifier.fit_head(model, self.train, folder, seed=seed, progress=progress)}
         chosen: dict[str, Any] = {"settings": self.settings, "seed": seed, "log": log, "progress": progress}
-        return {"steps": classifier.train(model, self.train, self.heldout, folder, **chosen)}
+        return {"steps": classifier.train(model, self.train, self.heldout, folder, **chosen).steps}
 
     def measure(self, judge: Reward) -> dict[str, Any]:
         # The two logits of a head that begins at zero are each other's negative, so 0 is where the labels are as likely.

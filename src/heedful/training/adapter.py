@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from heedful.config import FromFilesSection, LoraSection
+from heedful.engine.generation import Decoding
 from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.reward import Answer
 from heedful.store import new_folder
-from heedful.training.loop import Method, Optimiser, Progress, copy_into, run, silent, warmup_and_decay
+from heedful.training.loop import Method, Optimiser, Outcome, Progress, Sample, Stop, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
+from heedful.training.rollout import HELDOUT_SEED, Question, answers_to
+
+SPOKEN = Decoding(0.7, 1.0, 64)  # how the completions are drawn that methods without rollouts keep in samples.jsonl
 
 
 def add_policy(model: LanguageModel, lora: LoraSection, seed: int) -> None:
@@ -27,8 +32,9 @@ class AdapterTraining:
     """The adapter "policy", its optimiser and its schedule. A method holds one and accumulates gradients into it."""
 
     def __init__(self, model: LanguageModel, *, learning_rate: float, max_grad_norm: float, num_steps: int) -> None:
-        self.parameters = model.adapter_parameters(POLICY)
-        self.optimiser = Optimiser({"policy": (self.parameters, learning_rate)}, max_grad_norm=max_grad_norm)
+        self.model = model
+        tensors = model.adapter_parameters(POLICY)
+        self.optimiser = Optimiser({"policy": (tensors, learning_rate)}, max_grad_norm=max_grad_norm)
         self.num_steps = num_steps
 
     def update(self, step: int) -> dict[str, float]:
@@ -37,19 +43,27 @@ class AdapterTraining:
         rate = float(self.optimiser.adamw.param_groups[0]["lr"])
         return {"grad_norm": self.optimiser.update(), "learning_rate": rate}
 
+    def samples(self, heldout: Sequence[Answer], count: int) -> list[Sample]:
+        """What the policy says to the first `count` prompts among those of `heldout` that leave room for an answer."""
+        room = self.model.max_tokens - SPOKEN.max_new_tokens
+        asked = {tuple(answer.prompt_ids): answer for answer in heldout if len(answer.prompt_ids) <= room}
+        questions = [Question("", answer.messages, answer.prompt_ids) for answer in list(asked.values())[:count]]
+        if not questions:
+            return []
+        said, _ = answers_to(self.model, questions, SPOKEN, adapter=POLICY, samples_per_prompt=1, seed=HELDOUT_SEED)
+        return [Sample(answer.messages[-1].content, answer.text) for answer in said]
+
     def state_dict(self) -> dict[str, Any]:
-        values = [parameter.detach().clone() for parameter in self.parameters]
-        return {"parameters": values, "adamw": self.optimiser.adamw.state_dict()}
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["parameters"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state)
 
 
 def run_from_files(
     method: Method, name: str, folder: Path, *, settings: FromFilesSection, num_steps: int, progress: Progress = silent
-) -> int:
-    """Trains with checkpoints in `folder` and metrics beside it; returns the number of steps."""
+) -> Outcome:
+    """Trains with checkpoints in `folder` and metrics beside it."""
     return run(
         method,
         folder / "checkpoint.pt",
@@ -57,6 +71,7 @@ def run_from_files(
         max_steps=num_steps,
         checkpoint_every=settings.checkpoint_every,
         eval_every=settings.eval_every,
+        stop=Stop("heldout_loss", lower=True, patience=settings.patience),
         progress=progress,
     )
 

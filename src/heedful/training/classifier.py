@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from heedful.errors import DataError
 from heedful.functional.losses.classes import class_loss
 from heedful.models.head import RewardHead
 from heedful.models.reward import Answer, RewardModel
-from heedful.training.loop import Optimiser, Progress, copy_into, run, silent, warmup
+from heedful.training.loop import Optimiser, Outcome, Progress, batch_of_step, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 from heedful.training.reward import MICROBATCH_TOKENS
 from heedful.training.reward_head import NUM_FOLDS, FeatureModel, read_features
@@ -83,22 +82,12 @@ class ClassifierTraining:
         self.settings, self.num_steps, self.seed = settings, num_steps, seed
         groups = model.parameter_groups()
         rates = {"body": settings.learning_rate, "head": settings.head_learning_rate}
-        self.parameters = [parameter for name in rates for parameter in groups[name]]
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
         self.optimiser = Optimiser({name: (groups[name], rate) for name, rate in rates.items()}, max_grad_norm=1.0)
 
-    def _batch(self, step: int) -> list[Example]:
-        size = self.settings.batch_prompts
-        epoch, place = divmod(step, -(-len(self.train) // size))
-        order = list(range(len(self.train)))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return [self.train[i] for i in order[place * size : (place + 1) * size]]
-
     def step(self, step: int) -> dict[str, float]:
-        batch = self._batch(step)
-        decay = 1 - 0.9 * step / max(1, self.num_steps)
-        self.optimiser.set_rate(warmup(step, max(1, self.num_steps // 10)) * decay)
+        chosen = batch_of_step(step, len(self.train), self.settings.batch_prompts, self.seed)
+        batch = [self.train[i] for i in chosen]
+        self.optimiser.set_rate(warmup_and_decay(step, self.num_steps))
         total, correct = 0.0, 0.0
         for part in batches_by_tokens([self.model.num_tokens(example.answer) for example in batch], MICROBATCH_TOKENS):
             logits_BL = self.model.logits([batch[i].answer for i in part])
@@ -115,12 +104,10 @@ class ClassifierTraining:
         return {"heldout_accuracy": sum(a == b for a, b in zip(found, labels, strict=True)) / len(labels)}
 
     def state_dict(self) -> dict[str, Any]:
-        values = [parameter.detach().clone() for parameter in self.parameters]
-        return {"parameters": values, "adamw": self.optimiser.adamw.state_dict()}
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["parameters"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state)
 
 
 @torch.no_grad()
@@ -143,9 +130,9 @@ def train(
     seed: int,
     log: tuple[Path, str],
     progress: Progress = silent,
-) -> int:
-    """Trains in place with checkpoints in `folder`; returns the number of steps. log: run directory and stage of metrics."""
-    num_steps = settings.epochs * -(-len(examples) // settings.batch_prompts)
+) -> Outcome:
+    """Trains in place with checkpoints in `folder`. log: run directory and stage of metrics."""
+    num_steps = settings.epochs * num_batches(len(examples), settings.batch_prompts)
     method = ClassifierTraining(model, examples, heldout, settings=settings, num_steps=num_steps, seed=seed)
     return run(
         method,

@@ -18,7 +18,6 @@ class Critic:
 
     def __init__(self, model: LanguageModel, *, learning_rate: float, warmup_steps: int, clip: float, coef: float) -> None:
         self.head = ValueHead(model.hidden_size).to(model.device)
-        self.parameters = list(self.head.parameters())
         self.learning_rate, self.warmup_steps, self.clip, self.coef = learning_rate, warmup_steps, clip, coef
 
     def loss(self, values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor, num_tokens: int) -> Tensor:

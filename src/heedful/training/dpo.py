@@ -30,7 +30,7 @@ from heedful.functional.losses.preference import (
 )
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
-from heedful.training.loop import Progress, batch_of_step, num_batches, silent
+from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reference import reference_logprobs
 from heedful.training.reward import MICROBATCH_TOKENS, Group, beats
 
@@ -191,6 +191,9 @@ class DPO:
         measured = self.measure(self.heldout)
         return {"heldout_loss": measured.loss, "heldout_accuracy": measured.accuracy(), "heldout_margin": measured.margin}
 
+    def samples(self, step: int) -> list[Sample]:
+        return self.adapter.samples([answer for group in self.heldout for answer in group.answers], self.settings.log_samples)
+
     def state_dict(self) -> dict[str, Any]:
         return self.adapter.state_dict()
 
@@ -214,8 +217,8 @@ def train(
     settings: DPOSection,
     seed: int,
     progress: Progress = silent,
-) -> tuple[DPO, int]:
-    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and the steps taken."""
+) -> tuple[DPO, Outcome]:
+    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and how the run ended."""
     num_steps = settings.epochs * num_batches(len(train_groups), settings.batch_prompts)
     method = DPO(model, train_groups, heldout_groups, references, settings=settings, num_steps=num_steps, seed=seed)
     return method, run_from_files(method, "dpo", folder, settings=settings, num_steps=num_steps, progress=progress)

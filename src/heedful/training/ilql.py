@@ -52,8 +52,8 @@ class ILQL:
         seed: int,
     ) -> None:
         self.heads, self.train, self.heldout, self.settings, self.seed = heads, train, heldout, settings, seed
-        self.parameters = [p for p in heads.parameters() if p.requires_grad]
-        self.optimiser = Optimiser({"heads": (self.parameters, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
+        learned = {name: tensor for name, tensor in heads.named_parameters() if tensor.requires_grad}
+        self.optimiser = Optimiser({"heads": (learned, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
 
     def step(self, step: int) -> dict[str, float]:
         settings, heads = self.settings, self.heads
@@ -136,15 +136,13 @@ class ILQL:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "heads": [p.detach().clone() for p in self.parameters],
+            "heads": self.optimiser.state_dict(),
             "target": [p.detach().clone() for p in self.heads.target.parameters()],
-            "adamw": self.optimiser.adamw.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["heads"])
+        self.optimiser.load_state_dict(state["heads"])
         copy_into(list(self.heads.target.parameters()), state["target"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
 
 
 def train(
@@ -160,7 +158,7 @@ def train(
     """Trains the heads in place with checkpoints in `folder`; returns the method and the steps taken."""
     method = ILQL(heads, train_episodes, heldout, settings=settings, seed=seed)
     batches = -(-len(train_episodes) // min(settings.batch_episodes, len(train_episodes)))
-    steps = run(
+    outcome = run(
         method,
         folder / "checkpoint.pt",
         lambda first: Metrics(folder.parent, "ilql", first),
@@ -169,4 +167,4 @@ def train(
         eval_every=settings.eval_every,
         progress=progress,
     )
-    return method, steps
+    return method, outcome.steps

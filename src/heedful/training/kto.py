@@ -23,7 +23,7 @@ from heedful.functional.losses.kto import kto_loss, mismatched_kl
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
-from heedful.training.loop import Progress, batch_of_step, num_batches, silent
+from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reference import reference_logprobs
 from heedful.training.reward import MICROBATCH_TOKENS
 
@@ -197,6 +197,9 @@ class KTO:
             found["heldout_margin"] = sum(good) / len(good) - sum(bad) / len(bad)
         return found
 
+    def samples(self, step: int) -> list[Sample]:
+        return self.adapter.samples([example.answer for example in self.heldout], self.settings.log_samples)
+
     def state_dict(self) -> dict[str, Any]:
         return self.adapter.state_dict()
 
@@ -225,8 +228,8 @@ def train(
     weights: Weights,
     seed: int,
     progress: Progress = silent,
-) -> tuple[KTO, int]:
-    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and the steps taken."""
+) -> tuple[KTO, Outcome]:
+    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and how the run ended."""
     num_steps = settings.epochs * num_batches(len(train_examples), settings.batch_completions)
     method = KTO(model, train_examples, heldout_examples, settings=settings, weights=weights, num_steps=num_steps, seed=seed)
     return method, run_from_files(method, "kto", folder, settings=settings, num_steps=num_steps, progress=progress)

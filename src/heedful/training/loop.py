@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ Progress = Callable[[int, int, str], None]
 
 def silent(done: int, total: int, note: str) -> None:
     """Progress that nobody watches."""
+
+
+REMEDY = "The last checkpoint is good: lower the learning rate or use model.dtype = 'float32', then run the same command again"
 
 
 class Method(Protocol):
@@ -41,22 +44,71 @@ class Method(Protocol):
         """Restores `state_dict`."""
 
 
+class Sample(NamedTuple):
+    """What the policy says to a held-out prompt while it trains; reward where there is one."""
+
+    prompt: str
+    text: str
+    reward: float | None = None
+
+
+@runtime_checkable
+class Speaking(Protocol):
+    """A method whose policy can be heard."""
+
+    def samples(self, step: int) -> list[Sample]:
+        """Completions of a few held-out prompts after `step` steps, always of the same ones; called after `evaluate`."""
+
+
 @dataclass(frozen=True)
 class Stop:
-    """When to end before max_steps: once the evaluated `metric` reaches `threshold`."""
+    """When to end before max_steps; nothing ends a run by default.
+
+    metric: one that `evaluate` measures; lower: whether less of it is better. threshold: enough once the metric reaches it.
+    patience: enough after so many evaluations in a row that set no record; the method then goes back to the best of them,
+    as it does at max_steps. max_kl: too far once a step measures a larger kl_policy_ref.
+    """
 
     metric: str = ""
-    threshold: float = math.inf
+    threshold: float | None = None
+    lower: bool = False
+    patience: int = 0
+    max_kl: float = math.inf
+
+    def reached(self, value: float) -> bool:
+        return self.threshold is not None and (value <= self.threshold if self.lower else value >= self.threshold)
+
+    def better(self, value: float, best: float) -> bool:
+        return value < best if self.lower else value > best
+
+
+class Outcome(NamedTuple):
+    """steps: that were taken. stopped: what ended the run. step: after which the policy, as it is now, was learned."""
+
+    steps: int
+    stopped: str
+    step: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a stage's result.json holds it."""
+        return {"steps": self.steps, "stopped": self.stopped, "policy_step": self.step}
 
 
 class Optimiser:
-    """AdamW over named groups with their own peak rates, linear warm-up, and clipping to a joint norm."""
+    """AdamW over named groups of named tensors, each group with its own peak rate, and clipping to a joint norm.
 
-    def __init__(self, groups: dict[str, tuple[Sequence[nn.Parameter], float]], *, max_grad_norm: float) -> None:
+    What is trained is float32, whatever the frozen weights beside it are: an update of a hundredth of a percent is lost in
+    bfloat16's eight bits.
+    """
+
+    def __init__(self, groups: Mapping[str, tuple[Mapping[str, nn.Parameter], float]], *, max_grad_norm: float) -> None:
         self.peaks = {name: rate for name, (_, rate) in groups.items()}
-        self.names = {name: list(parameters) for name, (parameters, _) in groups.items()}
+        self.named = {f"{group}: {name}": tensor for group, (tensors, _) in groups.items() for name, tensor in tensors.items()}
         self.max_grad_norm = max_grad_norm
-        listed = [{"params": list(parameters), "lr": rate, "name": name} for name, (parameters, rate) in groups.items()]
+        assert all(tensor.dtype.itemsize >= 4 for tensor in self.named.values()), "trained weights are float32"
+        for tensor in self.named.values():
+            tensor.requires_grad_(True)
+        listed = [{"params": list(tensors.values()), "lr": rate, "name": name} for name, (tensors, rate) in groups.items()]
         self.adamw = torch.optim.AdamW(listed, weight_decay=0.0)
 
     def set_rate(self, factor: float, *, frozen: Sequence[str] = ()) -> None:
@@ -65,21 +117,41 @@ class Optimiser:
             group["lr"] = 0.0 if group["name"] in frozen else self.peaks[group["name"]] * factor
 
     def update(self) -> float:
-        """One step from the accumulated gradients, which it clears. Returns their norm before clipping."""
-        parameters = [parameter for group in self.names.values() for parameter in group]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
+        """One step from the accumulated gradients, which it clears. Returns their norm before clipping.
+
+        Raises TrainingError naming the tensor when a gradient is NaN or infinite; the weights are left as they are.
+        """
+        tensors = list(self.named.values())
+        norm_ = nn.utils.get_total_norm([tensor.grad for tensor in tensors if tensor.grad is not None])
+        norm = float(norm_)
         if not math.isfinite(norm):
-            name = next(
-                (key for key, group in self.names.items() for p in group if p.grad is not None and not p.grad.isfinite().all()),
-                "unknown",
+            broken = [
+                name for name, tensor in self.named.items() if tensor.grad is not None and not tensor.grad.isfinite().all()
+            ]
+            where = (
+                f"{broken[0]} (and {len(broken) - 1} more)" if len(broken) > 1 else "".join(broken) or "all tensors together"
             )
-            raise TrainingError(
-                f"the gradient of '{name}' is not finite; the last checkpoint is good. Lower the learning rate or use "
-                "model.dtype = 'float32', then run the same command again"
-            )
+            raise TrainingError(f"the gradient of {where} is not finite, and the weights were left as they were. {REMEDY}")
+        nn.utils.clip_grads_with_norm_(tensors, self.max_grad_norm, norm_)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trained tensors and AdamW's moments."""
+        return {"tensors": [tensor.detach().clone() for tensor in self.named.values()], "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict` in place."""
+        copy_into(list(self.named.values()), state["tensors"])
+        self.adamw.load_state_dict(state["adamw"])
+
+
+def copy_into(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> None:
+    """Overwrites parameters in place, so that optimisers keep pointing at them."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def warmup(step: int, warmup_steps: int) -> float:
@@ -127,75 +199,128 @@ def run(
     eval_every: int,
     stop: Stop | None = None,
     progress: Progress = silent,
-) -> int:
-    """Steps until max_steps or until `stop` says enough; returns the number of steps taken.
+) -> Outcome:
+    """Steps until max_steps or until `stop` says enough.
 
     checkpoint: a file written every checkpoint_every steps and at the end; when it exists, the run goes on from it and
     ends with the very numbers an uninterrupted run has. metrics: opens the log, keeping rows below the given step.
     """
     stop = stop or Stop()
-    first, finished, unevaluated = _restore(method, checkpoint)
-    log = metrics(first)
-    step = first
+    state = _restore(method, checkpoint)
+    log = metrics(state.step)
     try:
-        while not finished and (unevaluated or step < max_steps):
-            if unevaluated:
-                measured, unevaluated = unevaluated, {}
+        while not state.stopped and (state.unevaluated or state.step < max_steps):
+            if state.unevaluated:
+                measured, state.unevaluated = state.unevaluated, {}
             else:
-                try:
-                    measured = method.step(step)
-                except RewardError:
-                    # Rewards are asked for before a step's first update, so the state is that of `step` whole steps.
-                    _save(method, checkpoint, step, finished=False)
-                    raise
-                _require_finite(measured, step)
-                step += 1
-            if step % eval_every == 0 or step == max_steps:
-                try:
-                    measured |= method.evaluate(step)
-                except RewardError:
-                    _save(method, checkpoint, step, finished=False, unevaluated=measured)
-                    raise
-                finished = measured.get(stop.metric, -math.inf) >= stop.threshold
-            log.add(step - 1, measured)
-            if step % checkpoint_every == 0 or step == max_steps or finished:
-                _save(method, checkpoint, step, finished)
-            progress(step, max_steps, "  ".join(f"{name} {measured[name]:.3f}" for name in list(measured)[:2]))
+                measured = _step(method, state, checkpoint)
+                state.step += 1
+            if measured.get("kl_policy_ref", 0.0) > stop.max_kl:
+                state.stopped = "KL limit"
+            if state.step % eval_every == 0 or state.step == max_steps or state.stopped:
+                measured |= _evaluate(method, measured, state, checkpoint)
+                _judge(method, measured, stop, state, checkpoint)
+                if isinstance(method, Speaking):
+                    log.add_samples(state.step, [sample._asdict() for sample in method.samples(state.step)])
+            log.add(state.step - 1, measured)
+            if state.step % checkpoint_every == 0 or state.step == max_steps or state.stopped:
+                _save(method, checkpoint, state)
+            progress(state.step, max_steps, "  ".join(f"{name} {measured[name]:.3f}" for name in list(measured)[:2]))
     finally:
         log.close()
-    return step
+    reason = state.stopped or "step limit"
+    if not (stop.patience and state.best_step):
+        return Outcome(state.step, reason, state.step)
+    method.load_state_dict(_load(_best(checkpoint)))
+    return Outcome(state.step, reason, state.best_step)
 
 
-def _require_finite(measured: dict[str, float], step: int) -> None:
-    for name, value in measured.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {step}: {name} is {value}. The last checkpoint is good: lower the learning rate or use "
-                "model.dtype = 'float32', then run the same command again"
-            )
+@dataclass
+class _State:
+    """Where a run stands. unevaluated: what the last step measured, when the evaluation that belongs to it is still to be made.
+
+    best, best_step: record of the metric to stop by and when it was set. since: evaluations after it.
+    """
+
+    step: int = 0
+    stopped: str = ""
+    unevaluated: dict[str, float] = field(default_factory=dict)
+    best: float = math.nan
+    best_step: int = 0
+    since: int = 0
 
 
-def _save(method: Method, path: Path, step: int, finished: bool, unevaluated: dict[str, float] | None = None) -> None:
-    """unevaluated: what the last step measured, when the evaluation that belongs to it is still to be made."""
+def _step(method: Method, state: _State, checkpoint: Path) -> dict[str, float]:
+    try:
+        measured = method.step(state.step)
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise TrainingError(f"{name} is {value}. {REMEDY}")
+    except RewardError:
+        # Rewards are asked for before a step's first update, so the state is that of `step` whole steps.
+        _save(method, checkpoint, state)
+        raise
+    except TrainingError as error:
+        raise TrainingError(f"step {state.step}: {error}") from None
+    return measured
+
+
+def _evaluate(method: Method, measured: dict[str, float], state: _State, checkpoint: Path) -> dict[str, float]:
+    try:
+        return method.evaluate(state.step)
+    except RewardError:
+        stopped, state.stopped = state.stopped, ""
+        state.unevaluated = measured
+        _save(method, checkpoint, state)
+        state.stopped = stopped
+        raise
+
+
+def _judge(method: Method, measured: dict[str, float], stop: Stop, state: _State, checkpoint: Path) -> None:
+    """Keeps the record, and ends the run when it is good enough or gets no better."""
+    if stop.metric not in measured:
+        return
+    value = measured[stop.metric]
+    if not state.best_step or stop.better(value, state.best):
+        state.best, state.best_step, state.since = value, state.step, 0
+        if stop.patience:
+            _dump(method.state_dict(), _best(checkpoint))
+    else:
+        state.since += 1
+    if stop.reached(value):
+        state.stopped = f"{stop.metric.removeprefix('heldout_')} threshold"
+    elif stop.patience and state.since >= stop.patience and not state.stopped:
+        state.stopped = "patience limit"
+
+
+def _best(checkpoint: Path) -> Path:
+    """Where the method's state at its record lies."""
+    return checkpoint.with_name(f"best-{checkpoint.name}")
+
+
+def _dump(state: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
-    state = {"step": step, "finished": finished, "method": method.state_dict(), "unevaluated": unevaluated or {}}
     torch.save(state, buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def _restore(method: Method, path: Path) -> tuple[int, bool, dict[str, float]]:
-    if not path.exists():
-        return 0, False, {}
+def _load(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        method.load_state_dict(state["method"])
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        return dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
         raise StoreError(f"{path}: the checkpoint does not fit ({error}); delete it to start this stage anew") from None
-    return int(state["step"]), bool(state["finished"]), dict(state.get("unevaluated", {}))
 
 
-def copy_into(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> None:
-    """Overwrites parameters in place, so that optimisers keep pointing at them."""
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
+def _save(method: Method, path: Path, state: _State) -> None:
+    _dump({"run": asdict(state), "method": method.state_dict()}, path)
+
+
+def _restore(method: Method, path: Path) -> _State:
+    if not path.exists():
+        return _State()
+    found = _load(path)
+    try:
+        method.load_state_dict(found["method"])
+        return _State(**found["run"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"{path}: the checkpoint does not fit ({error}); delete it to start this stage anew") from None

@@ -8,6 +8,7 @@ advantages, how tokens are averaged, where the KL penalty stands, and perhaps a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.nn.utils.rnn import pad_sequence
 
 from heedful.config import PolicySection
@@ -25,14 +25,15 @@ from heedful.engine.generation import Decoding
 from heedful.functional.advantages import explained_variance, sampled_kl
 from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, kl_loss, policy_loss
-from heedful.functional.masking import masked_mean, token_weights
+from heedful.functional.masking import masked_mean, spread, token_weights
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.training.adapter import save_policy
 from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
-from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, shuffled, silent, warmup
+from heedful.training.loop import Optimiser, Outcome, Progress, Sample, Stop, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
 from heedful.training.rollout import (
+    HELDOUT_SEED,
     Question,
     RewardFunction,
     Rollout,
@@ -43,7 +44,6 @@ from heedful.training.rollout import (
 )
 
 MICROBATCH_TOKENS = 1024  # as in reward.py
-HELDOUT_SEED = 7_919  # held-out prompts are always sampled with the same random numbers
 
 Batch = dict[str, Tensor]
 
@@ -94,13 +94,12 @@ class PolicyGradient:
         self.model, self.reward, self.train, self.heldout = model, reward, train, heldout
         self.recipe, self.settings, self.seed, self.critic = recipe, settings, seed, critic
         self.decoding = Decoding(settings.temperature, 1.0, settings.max_new_tokens)
+        self.heard: list[Sample] = []
         self.moments = RunningMoments()
         self.kl = AdaptiveKL(settings.kl_coef, settings.kl_target, settings.kl_horizon)
-        self.policy_parameters = model.adapter_parameters(POLICY)
-        self.value_parameters = critic.parameters if critic else []
-        groups: dict[str, tuple[Sequence[Parameter], float]] = {"policy": (self.policy_parameters, settings.learning_rate)}
+        groups = {"policy": (model.adapter_parameters(POLICY), settings.learning_rate)}
         if critic:
-            groups["value"] = (critic.parameters, critic.learning_rate)
+            groups["value"] = (dict(critic.head.named_parameters()), critic.learning_rate)
         self.optimiser = Optimiser(groups, max_grad_norm=settings.max_grad_norm)
 
     # Phase 1
@@ -284,35 +283,31 @@ class PolicyGradient:
         )
         rewards = self.reward(answers)
         require_finite_rewards(rewards, answers)
+        self.heard = [
+            Sample(answer.messages[-1].content, answer.text, reward) for answer, reward in zip(answers, rewards, strict=True)
+        ][: self.settings.log_samples]
         return {"heldout_reward": sum(rewards) / len(rewards)}
+
+    def samples(self, step: int) -> list[Sample]:
+        """The first of the answers that the last evaluation judged."""
+        return self.heard
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "policy": [parameter.detach().clone() for parameter in self.policy_parameters],
-            "value": [parameter.detach().clone() for parameter in self.value_parameters],
-            "adamw": self.optimiser.adamw.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "moments": [self.moments.count, self.moments.mean, self.moments.squares],
             "kl_coef": self.kl.coef,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.policy_parameters, state["policy"])
-        copy_into(self.value_parameters, state["value"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.moments.count, self.moments.mean, self.moments.squares = state["moments"]
         self.kl.coef = state["kl_coef"]
 
 
-def spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
-    """Numbers laid end to end, back in their places; 0 where the mask is False. Differentiable."""
-    spread_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
-    return spread_BT.masked_scatter(mask_BT, values_N)
-
-
-def train(method: PolicyGradient, folder: Path, *, progress: Progress = silent) -> int:
-    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the steps taken."""
+def train(method: PolicyGradient, folder: Path, *, progress: Progress = silent) -> Outcome:
+    """Trains the adapter "policy" in place with checkpoints in `folder`."""
     settings, stage = method.settings, method.recipe.stage
-    threshold = settings.reward_threshold
     return run(
         method,
         folder / "checkpoint.pt",
@@ -320,7 +315,12 @@ def train(method: PolicyGradient, folder: Path, *, progress: Progress = silent) 
         max_steps=settings.max_steps,
         checkpoint_every=settings.checkpoint_every,
         eval_every=settings.eval_every,
-        stop=Stop("heldout_reward", threshold) if threshold is not None else None,
+        stop=Stop(
+            "heldout_reward",
+            settings.reward_threshold,
+            patience=settings.patience,
+            max_kl=settings.max_kl or math.inf,
+        ),
         progress=progress,
     )
 

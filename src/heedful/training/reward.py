@@ -19,7 +19,7 @@ from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
 from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
-from heedful.training.loop import Optimiser, Progress, batch_of_step, copy_into, num_batches, run, silent, warmup_and_decay
+from heedful.training.loop import Optimiser, Progress, batch_of_step, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 
 # Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
@@ -133,10 +133,7 @@ class PairwiseTraining:
         raw = raw_tie_parameter(fixed, self.ties) if self.ties and fixed else 0.0
         self.raw_tie = nn.Parameter(torch.tensor(raw, dtype=torch.float32), requires_grad=False)
         if self.ties and not fixed:
-            groups, rates = groups | {"ties": [self.raw_tie]}, rates | {"ties": TIE_RATE}
-        self.parameters = [parameter for name in rates for parameter in groups[name]]
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
+            groups, rates = groups | {"ties": {"raw_tie": self.raw_tie}}, rates | {"ties": TIE_RATE}
         self.optimiser = Optimiser({name: (groups[name], rate) for name, rate in rates.items()}, max_grad_norm=1.0)
 
     def _batch(self, step: int) -> list[Group]:
@@ -193,12 +190,10 @@ class PairwiseTraining:
         return {"heldout_accuracy": sum(verdicts) / len(verdicts)} if verdicts else {}
 
     def state_dict(self) -> dict[str, Any]:
-        values = [parameter.detach().clone() for parameter in self.parameters]
-        return {"parameters": values, "adamw": self.optimiser.adamw.state_dict()}
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["parameters"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state)
 
 
 def judge_pairs(model: RewardModel, groups: Sequence[Group]) -> list[tuple[float, float]]:
@@ -245,7 +240,7 @@ def train(
     run_folder, stage = log or (folder.parent, "reward")
     num_steps = settings.epochs * num_batches(len(train_groups), settings.batch_prompts)
     method = PairwiseTraining(model, train_groups, heldout_groups, settings=settings, num_steps=num_steps, seed=seed)
-    steps = run(
+    outcome = run(
         method,
         folder / "checkpoint.pt",
         lambda first: Metrics(run_folder, stage, first),
@@ -254,7 +249,7 @@ def train(
         eval_every=max(1, num_steps // 2),
         progress=progress,
     )
-    return method, steps
+    return method, outcome.steps
 
 
 def drop_long(groups: Sequence[Group], model: RewardModel, max_tokens: int) -> tuple[list[Group], int]:

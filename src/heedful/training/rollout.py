@@ -27,6 +27,9 @@ def measured_by(reward: RewardFunction) -> dict[str, float]:
     return dict(getattr(reward, "measured", {}))
 
 
+HELDOUT_SEED = 7_919  # held-out prompts are always sampled with the same random numbers
+
+
 @dataclass(frozen=True)
 class Question:
     """A prompt ready for the policy."""

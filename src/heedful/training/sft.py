@@ -14,7 +14,7 @@ from heedful.functional.losses.completion import completion_loss
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
-from heedful.training.loop import Progress, batch_of_step, num_batches, silent
+from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reward import MICROBATCH_TOKENS
 
 
@@ -61,6 +61,9 @@ class SFT:
     def evaluate(self, step: int) -> dict[str, float]:
         return {"heldout_loss": self._pass(self.heldout, learn=False)} if self.heldout else {}
 
+    def samples(self, step: int) -> list[Sample]:
+        return self.adapter.samples(self.heldout, self.settings.log_samples)
+
     def state_dict(self) -> dict[str, Any]:
         return self.adapter.state_dict()
 
@@ -81,8 +84,8 @@ def train(
     settings: SFTSection,
     seed: int,
     progress: Progress = silent,
-) -> tuple[SFT, int]:
-    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and the steps taken."""
+) -> tuple[SFT, Outcome]:
+    """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and how the run ended."""
     num_steps = settings.epochs * num_batches(len(train_answers), settings.batch_completions)
     method = SFT(model, train_answers, heldout_answers, settings=settings, num_steps=num_steps, seed=seed)
     return method, run_from_files(method, "sft", folder, settings=settings, num_steps=num_steps, progress=progress)

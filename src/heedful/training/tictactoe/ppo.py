@@ -17,7 +17,7 @@ from torch import Tensor
 from heedful.functional.advantages import explained_variance, gae, token_rewards
 from heedful.functional.losses.ppo import entropy_bonus, policy_loss, value_loss
 from heedful.functional.masking import spread, whiten
-from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, silent, warmup
+from heedful.training.loop import Optimiser, Progress, Stop, run, silent, warmup
 from heedful.training.metrics import Metrics
 from heedful.training.tictactoe.agent import Agent, Games, play_games
 from heedful.training.tictactoe.proof import measure
@@ -30,8 +30,8 @@ class BoardPPO:
     def __init__(self, settings: BoardPPOSection, seed: int) -> None:
         self.settings, self.seed = settings, seed
         self.agent = Agent(settings.width, seed)
-        self.parameters = list(self.agent.parameters())
-        self.optimiser = Optimiser({"agent": (self.parameters, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
+        learned = dict(self.agent.named_parameters())
+        self.optimiser = Optimiser({"agent": (learned, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
 
     def step(self, step: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + step)
@@ -128,11 +128,10 @@ class BoardPPO:
         return measure(self.agent.best)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"agent": [p.detach().clone() for p in self.parameters], "adamw": self.optimiser.adamw.state_dict()}
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["agent"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state)
 
 
 def by_seat(columns_GP: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def by_seat(columns_GP: Tensor) -> Tensor:
 def train(folder: Path, *, settings: BoardPPOSection, seed: int, progress: Progress = silent) -> tuple[Agent, int]:
     """Trains with checkpoints in `folder`, until the agent cannot be beaten; returns it and the steps taken."""
     method = BoardPPO(settings, seed)
-    steps = run(
+    outcome = run(
         method,
         folder / "checkpoint.pt",
         lambda first: Metrics(folder.parent, folder.name, first),
@@ -154,4 +153,4 @@ def train(folder: Path, *, settings: BoardPPOSection, seed: int, progress: Progr
         stop=Stop("unbeaten", 1.0),
         progress=progress,
     )
-    return method.agent, steps
+    return method.agent, outcome.steps

@@ -32,8 +32,8 @@ class BoardQ:
         self.settings, self.seed = settings, seed
         self.agent = Agent(settings.width, seed)
         self.target = copy.deepcopy(self.agent).requires_grad_(False)
-        self.parameters = list(self.agent.parameters())
-        self.optimiser = Optimiser({"agent": (self.parameters, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
+        learned = dict(self.agent.named_parameters())
+        self.optimiser = Optimiser({"agent": (learned, settings.learning_rate)}, max_grad_norm=settings.max_grad_norm)
         generator = torch.Generator().manual_seed(seed)
         self.data = play_games(None, settings.games, torch.zeros(settings.games), generator)
 
@@ -65,7 +65,8 @@ class BoardQ:
         found.loss.backward()  # type: ignore[no-untyped-call]
         norm = self.optimiser.update()
         followed = [
-            polyak(old, new, rate=settings.polyak) for old, new in zip(self.target.parameters(), self.parameters, strict=True)
+            polyak(old, new, rate=settings.polyak)
+            for old, new in zip(self.target.parameters(), self.agent.parameters(), strict=True)
         ]
         copy_into(list(self.target.parameters()), followed)
         return {
@@ -91,21 +92,19 @@ class BoardQ:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "agent": [p.detach().clone() for p in self.parameters],
+            "agent": self.optimiser.state_dict(),
             "target": [p.detach().clone() for p in self.target.parameters()],
-            "adamw": self.optimiser.adamw.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        copy_into(self.parameters, state["agent"])
+        self.optimiser.load_state_dict(state["agent"])
         copy_into(list(self.target.parameters()), state["target"])
-        self.optimiser.adamw.load_state_dict(state["adamw"])
 
 
 def train(folder: Path, *, settings: BoardQSection, seed: int, progress: Progress = silent) -> tuple[Agent, int]:
     """Trains with checkpoints in `folder`, until the agent cannot be beaten; returns it and the steps taken."""
     method = BoardQ(settings, seed)
-    steps = run(
+    outcome = run(
         method,
         folder / "checkpoint.pt",
         lambda first: Metrics(folder.parent, folder.name, first),
@@ -115,4 +114,4 @@ def train(folder: Path, *, settings: BoardQSection, seed: int, progress: Progres
         stop=Stop("unbeaten", 1.0),
         progress=progress,
     )
-    return method.agent, steps
+    return method.agent, outcome.steps
