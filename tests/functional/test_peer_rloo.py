@@ -108,7 +108,10 @@ def test_where_nothing_has_moved_a_ratio_a_token_has_the_same_gradient() -> None
     """The numbers of "on policy" above: divided by the 6 answers, token ratios pull as TRL's ratio of the whole does."""
     new_BT = padded(OLD, -7.0).requires_grad_()
     advantages_BT = torch.tensor(ADVANTAGES, dtype=torch.float64)[:, None].expand(6, WIDTH)
-    policy_loss(new_BT, padded(OLD, -6.5), advantages_BT, MASK_BT, clip=0.2, num_tokens=6).loss.backward()
+    found = policy_loss(new_BT, padded(OLD, -6.5), advantages_BT, MASK_BT, clip=0.2, num_tokens=6)
+    found.loss.backward()
+    # The value is another: 5 * 1.25 - 3 * 0.5 - 1.5 + 4 * 0.75 - 2 * 0.8 - 3 * 0.6 = 2.85, over 6. Advantages fill the padding.
+    assert found.loss.item() == pytest.approx(-0.475, abs=EXACT)
     frozen = [-0.208333333333, 0.083333333333, 0.25, -0.125, 0.133333333333, 0.1]
     expected = padded([[slope] * n for slope, n in zip(frozen, LENGTHS, strict=True)], 0.0)
     torch.testing.assert_close(new_BT.grad, expected, atol=EXACT, rtol=0)
