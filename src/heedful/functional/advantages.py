@@ -125,8 +125,12 @@ def _of_group(rewards_B: Tensor, groups_B: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def explained_variance(returns_BT: Tensor, values_BT: Tensor, response_mask_BT: Tensor) -> float:
-    """1 - Var(return - value) / Var(return) over response tokens; 1 perfect, 0 no better than the mean."""
+    """1 - Var(return - value) / Var(return) over response tokens; 1 perfect, 0 no better than the mean.
+
+    0 as well for fewer than two tokens, and for returns that are equal but for rounding: there is nothing to explain.
+    """
     returns = returns_BT[response_mask_BT]
-    if returns.numel() < 2 or returns.var() == 0:
+    # The variance of equal numbers is 1e-17, not 0, where their mean is rounded; as a divisor it would make 1e15 of any error.
+    if returns.numel() < 2 or returns.std() <= 16 * torch.finfo(returns.dtype).eps * returns.abs().max():
         return 0.0
     return float(1 - (returns - values_BT[response_mask_BT]).var() / returns.var())
