@@ -76,7 +76,7 @@ def bounds(interval: dict[str, float]) -> str:
 
 def tables(found: dict[str, list[dict[str, Any]]]) -> str:
     """One line a run, then means over seeds."""
-    lines = ["| run | seed | reward, difference | rubric, difference | KL, nats a sequence | length |", "|---|---|---|---|---|---|"]
+    lines = ["| run | seed | reward, difference | rubric, difference | KL, nats a sequence | length |", "|---" * 6 + "|"]
     for name, runs in found.items():
         for one in runs:
             compared = one["compare"]

@@ -35,8 +35,9 @@ from heedful.training.reward import Group, PairwiseTraining, group_pairs, verdic
 
 BASE = "smollm2-135m"
 BATCH = 8
-MAX_TOKENS = 192
-SIZES = {"dpo": (96, 64), "reward": (192, 64)}  # training and held-out pairs
+MAX_TOKENS = 112
+SIZES = {"dpo": (48, 48), "reward": (96, 48)}  # training and held-out pairs
+EPOCHS = {"dpo": 4, "reward": 3}
 RATES = {"dpo": 5e-4, "reward": 3e-4}
 SEEDS = (0, 1, 2)
 
@@ -63,7 +64,7 @@ def job_of(method: str, seed: int, train: Sequence[Group], heldout: Sequence[Gro
         chosen, rejected = group.answers[group.pairs[0].chosen], group.answers[group.pairs[0].rejected]
         return {"prompt_ids": chosen.prompt_ids, "chosen_ids": chosen.response_ids, "rejected_ids": rejected.response_ids}
 
-    steps = len(train) // BATCH
+    steps = EPOCHS[method] * len(train) // BATCH
     order = [i for step in range(steps) for i in batch_of_step(step, len(train), BATCH, seed)]
     return {
         "method": method,
@@ -80,7 +81,7 @@ def job_of(method: str, seed: int, train: Sequence[Group], heldout: Sequence[Gro
 def run_heedful(method: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
     model = load_language_model(BASE, dtype=torch.bfloat16, device=choose_device())
     train, heldout = read_groups(model, data, method)
-    steps = len(train) // BATCH
+    steps = EPOCHS[method] * len(train) // BATCH
     if method == "dpo":
         settings = DPOSection(learning_rate=RATES["dpo"], batch_prompts=BATCH, epochs=1)
         references = read_references(model, [*train, *heldout], folder / "reference.jsonl")

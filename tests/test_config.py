@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from heedful.config import ALIASES, FILES, MODELS, Config, PPOSection, Section, known_keys, load, parse, to_toml
+from heedful.config import Config, PPOSection, Section, known_keys, load, parse, to_toml
+from heedful.config.file import ALIASES, FILES, MODELS
 from heedful.errors import ConfigError
 
 # Everything UTF-8 can carry: quotes, controls, line ends, the delete character.

@@ -26,7 +26,7 @@ from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import ilql
 from heedful.training.ilql import Episode
 from heedful.training.loop import Progress, silent
-from heedful.training.reward import is_heldout, split_by_prompt
+from heedful.training.reward import beats, is_heldout, split_by_prompt
 
 # A completion is known by its prompt's id and its text.
 Key = tuple[str, str]
@@ -99,7 +99,7 @@ def _train(
     with new_folder(folder / "policy") as temporary:
         heads.save(temporary, about)
     verdicts = [
-        (_beats(method.worth(better)[0], method.worth(worse)[0]), _beats(len(pair.chosen), len(pair.rejected)))
+        (beats(method.worth(better)[0], method.worth(worse)[0]), beats(len(pair.chosen), len(pair.rejected)))
         for pair, (better, worse) in zip(decided, judged, strict=True)
     ]
     owners = [pair.prompt_id for pair in decided]
@@ -180,7 +180,3 @@ def read_episodes(
             found[i] = Episode(hidden_TD.clone(), actions_T, rewards_T)
         progress(0, 0, f"reading completions {len(found)}/{len(answers)}")
     return [found[i] for i in range(len(answers))]
-
-
-def _beats(a: float, b: float) -> float:
-    return 1.0 if a > b else 0.0 if a < b else 0.5

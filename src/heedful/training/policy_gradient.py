@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_columns
 from torch.nn.utils.rnn import pad_sequence
 
 from heedful.config import PolicySection
@@ -174,15 +175,17 @@ class PolicyGradient:
             "mask": [torch.ones_like(s.values_T, dtype=torch.bool) for s in scored],
         }
         batch = {name: pad_sequence(rows, batch_first=True) for name, rows in columns.items()}
+        if not lengths_B.any():  # a column of padding, for what looks for a last token
+            batch = {name: pad_columns(rows_BT, (0, 1)) for name, rows_BT in batch.items()}
         if settings.kl != "exact":
             batch["kl"] = sampled_kl(batch["old_logprobs"], batch["ref_logprobs"], settings.kl)
         batch |= {"scores": scores_B, "groups": torch.arange(len(rollouts)) // settings.samples_per_prompt}
         found = self.recipe.estimate(batch, self.kl.coef)
         advantages_BT = found.advantages_BT
-        if settings.sampler_ratio_cap > 0:
+        if settings.sampler_ratio_cap > 0 and lengths_B.any():
             drawn_BT = pad_sequence([torch.tensor(rollout.sampler_logprobs) for rollout in rollouts], batch_first=True)
             advantages_BT = advantages_BT * (batch["old_logprobs"] - drawn_BT).exp().clamp(max=settings.sampler_ratio_cap)
-        return batch | {"advantages": advantages_BT, "returns": found.returns_BT, "kept": found.kept_B}
+        return batch | {"advantages": advantages_BT, "returns": found.returns_BT, "kept": found.kept_B & (lengths_B > 0)}
 
     # Phase 2
 

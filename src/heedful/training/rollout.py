@@ -115,9 +115,9 @@ def collect(
 
 
 def sampler_gap(rescored: Sequence[torch.Tensor], drawn: Sequence[Sequence[float]]) -> float:
-    """Mean absolute difference a token between two lists of log-probs."""
+    """Mean absolute difference a token between two lists of log-probs; 0 when no answer has a token."""
     sampled = torch.tensor([logprob for row in drawn for logprob in row])
-    return float((torch.cat(list(rescored)) - sampled).abs().mean())
+    return float((torch.cat(list(rescored)) - sampled).abs().sum()) / max(1, len(sampled))
 
 
 def require_finite_rewards(rewards: Sequence[float], answers: Sequence[Answer]) -> None:

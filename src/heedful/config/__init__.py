@@ -1,0 +1,39 @@
+"""heedful.toml: one frozen model a stage. Every default and its reason stands in these files and nowhere else."""
+
+from __future__ import annotations
+
+from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
+from heedful.config.file import Config, for_reward_training, known_keys, load, parse, to_toml, with_reward
+from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
+from heedful.config.online import GRPOSection, PolicySection, PPOSection, RLOOSection
+from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
+from heedful.config.section import LoraSection, Section
+
+__all__ = [
+    "Config",
+    "DPOSection",
+    "EvaluateSection",
+    "FromFilesSection",
+    "GRPOSection",
+    "ILQLSection",
+    "KTOSection",
+    "LabelSection",
+    "LabelledSection",
+    "LoraSection",
+    "ModelSection",
+    "PPOSection",
+    "PolicySection",
+    "PromptsSection",
+    "RLOOSection",
+    "RewardSection",
+    "RewardTermSection",
+    "SFTSection",
+    "SampleSection",
+    "Section",
+    "for_reward_training",
+    "known_keys",
+    "load",
+    "parse",
+    "to_toml",
+    "with_reward",
+]
