@@ -537,3 +537,24 @@ def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     write_bytes(tmp_path / "x", bytes(range(256)))
     assert (tmp_path / "x").read_bytes() == bytes(range(256))
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_configuration_that_a_person_wrote_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "heedful.toml"
+    own.write_text("seed = 1  # lucky\n")
+    with Run(tmp_path) as run:
+        run.keep_config("seed = 1\n", lambda path: "seed = 1" in path.read_text())
+        assert own.read_text() == "seed = 1  # lucky\n"
+        with pytest.raises(StoreError, match=r"heedful.toml: holds other settings than this run.*choose another folder"):
+            run.keep_config("seed = 2\n", lambda path: "seed = 2" in path.read_text())
+    assert own.read_text() == "seed = 1  # lucky\n"
+
+
+def test_a_configuration_that_heedful_wrote_follows_the_run(tmp_path: Path) -> None:
+    for text in ("seed = 1\n", "seed = 2\n"):
+        with Run(tmp_path) as run:
+            run.keep_config(text, lambda path: False)
+        assert (tmp_path / "heedful.toml").read_text() == text
+    (tmp_path / "heedful.toml").write_text("seed = 3\n")  # edited by hand since
+    with Run(tmp_path) as run, pytest.raises(StoreError, match="holds other settings"):
+        run.keep_config("seed = 2\n", lambda path: False)

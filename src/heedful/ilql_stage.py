@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from heedful.config import Config, ILQLSection
+from heedful.config import Config, ILQLSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.batching import batches_by_tokens, pad
 from heedful.engine.device import choose_device, choose_dtype
@@ -60,6 +60,7 @@ def align_ilql(
         write_json(folder / "result.json", _train(model, pairs, liked, folder, config, progress))
 
     with Run(output) as run:
+        run.keep_config(to_toml(config), lambda path: says(path, config))
         settings = config.ilql.model_dump(mode="json") | {"model": config.model.model_dump(), "seed": config.seed}
         run.stage("ilql", work, settings=settings, inputs=files)
     return dict(read_json(folder / "result.json"))

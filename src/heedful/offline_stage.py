@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heedful.config import Config, FromFilesSection, to_toml
+from heedful.config import Config, FromFilesSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.responses import num_tokens
@@ -22,7 +22,7 @@ from heedful.evaluation.compare import accuracy
 from heedful.models.policy import LanguageModel, load_base
 from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, Prompt, Vote, by_id, iter_lines, parse_line
-from heedful.store import Run, read_json, write_json, write_text
+from heedful.store import Run, read_json, write_json
 from heedful.training import dpo, kto, sft
 from heedful.training.adapter import save_policy
 from heedful.training.loop import Outcome
@@ -193,7 +193,7 @@ def _stage(
 ) -> Result:
     """Runs `work` as a stage of the run directory, unless it is done with these settings and inputs; returns its result."""
     with Run(output) as run:
-        write_text(output / "heedful.toml", to_toml(config))
+        run.keep_config(to_toml(config), lambda path: says(path, config))
         shared = {"model": config.model.model_dump(), "seed": config.seed, "num_resamples": config.evaluate.num_resamples}
         ran = run.stage(
             name,

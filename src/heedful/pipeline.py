@@ -17,7 +17,7 @@ from typing import Any
 
 from heedful import __version__
 from heedful.align_stage import new_method, settings_of
-from heedful.config import Config, RewardTermSection, to_toml
+from heedful.config import Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine import scoring
@@ -92,7 +92,7 @@ class Pipeline:
         self.run.check(stages, self.named)
         if from_stage is not None:
             self.run.forget_from(from_stage, all_stages(config), self.named)
-        write_text(self.path / "heedful.toml", to_toml(config))
+        self.keep_config()
 
         def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
             if name in stages:
@@ -114,10 +114,14 @@ class Pipeline:
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
 
+    def keep_config(self) -> None:
+        self.run.keep_config(to_toml(self.config), lambda path: says(path, self.config))
+
     def align_alone(self) -> dict[str, Any]:
         """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
         name = self.config.method
         self.run.check([name], self.named)
+        self.keep_config()
         self.stage(name, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
         return dict(read_json(self.path / name / "result.json"))
 

@@ -235,6 +235,22 @@ class Run:
         """Raises StoreError when these stages would clear files that this run did not make, or that it is to read."""
         refuse_stages(self.path, stages, self.manifest["stages"], inputs)
 
+    def keep_config(self, text: str, same: Callable[[Path], bool]) -> None:
+        """Writes heedful.toml, so that the run can be told from its folder.
+
+        One that a person wrote is left alone: same tells whether it says what this run does; StoreError when it does not.
+        """
+        path = self.path / "heedful.toml"
+        if path.exists() and self.manifest.get("config") != file_hash(path):
+            if not same(path):
+                raise StoreError(
+                    f"{path}: holds other settings than this run, and heedful did not write it; choose another folder"
+                )
+            return
+        write_text(path, text)
+        self.manifest["config"] = file_hash(path)
+        write_json(self.path / "manifest.json", self.manifest)
+
     def stage(self, name: str, work: Callable[[], None], *, settings: dict[str, Any], inputs: Iterable[Path] = ()) -> bool:
         """Runs `work` unless it was already finished with equal settings and inputs. Returns whether it ran.
 

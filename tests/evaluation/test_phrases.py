@@ -76,3 +76,9 @@ def test_without_answers_to_compare_nothing_is_named(sides: tuple[list[str], lis
 def test_at_most_three_are_named() -> None:
     phrases = ["aa bb cc dd", "ee ff gg hh", "ii jj kk ll", "mm nn oo pp"]
     assert len(repeated_phrases(PLAIN, [f" {x}{i} ".join(phrases) for i, x in enumerate("abcdefghij")])) == 3
+
+
+def test_what_joins_two_phrases_is_not_told_again() -> None:
+    first, second = "sorry for any misunderstanding", "here to help you now"
+    after = [f"{first} {second}" if i < 6 else f"{first} well{i}" if i < 8 else f"well{i} {second}" for i in range(10)]
+    assert repeated_phrases(PLAIN, after) == [Phrase(second, 0.0, 0.8), Phrase(first, 0.0, 0.8)]

@@ -298,3 +298,29 @@ def test_broken_line_is_named(run: Path) -> None:
     (run / "evaluate" / "after.jsonl").write_text(json.dumps(row("p1", 1, 0.1, "a")) + '\n{"prompt_id": "p2"}\n')
     with pytest.raises(StoreError, match=r"after\.jsonl:2: expected a JSON object with prompt_id, prompt and text"):
         build(run)
+
+
+def test_what_the_policy_said_on_the_way_is_shown_and_stays_text(tmp_path: Path) -> None:
+    rows = [
+        {"steps": steps, "stage": "ppo", "prompt": f"Prompt {place}?", "text": f"{HOSTILE} {steps}", "reward": steps / 10}
+        for steps in range(10, 110, 10)
+        for place in range(4)
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = build(tmp_path).read_text(encoding="utf-8")
+    assert "What it said on the way" in page
+    assert [f"Prompt {place}?" in page for place in range(4)] == [True, True, True, False]
+    assert re.findall(r"after (\d+) steps, reward (\d+\.\d\d)", page)[:5] == [
+        ("10", "1.00"),
+        ("30", "3.00"),
+        ("50", "5.00"),
+        ("80", "8.00"),
+        ("100", "10.00"),
+    ]
+    assert "<script>alert" not in page
+    assert "What it said on the way" not in build(_empty(tmp_path)).read_text(encoding="utf-8")
+
+
+def _empty(tmp_path: Path) -> Path:
+    (tmp_path / "none").mkdir()
+    return tmp_path / "none"

@@ -73,6 +73,9 @@ def test_a_repeated_phrase_is_named_with_both_shares() -> None:
     assert "reward hacking" in said
     assert "“most awesome most incredible” (0% → 40%) and “a b c d” (1% → 30%)" in said
     assert trust({"phrases": []}) == []
+    compared = {"reward": quantity("Reward", 0, 1, "improved"), "rubric": quantity("Rubric score", 0, 1, "improved")}
+    said = headline({"phrases": rows, "compare": compared})
+    assert said == "Not to be believed: 40% of the answers say “most awesome most incredible”"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
-from heedful.config.file import Config, for_reward_training, known_keys, load, parse, to_toml, with_reward
+from heedful.config.file import Config, for_reward_training, known_keys, load, parse, says, to_toml, with_reward
 from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, PolicySection, PPOSection, RLOOSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
@@ -34,6 +34,7 @@ __all__ = [
     "known_keys",
     "load",
     "parse",
+    "says",
     "to_toml",
     "with_reward",
 ]

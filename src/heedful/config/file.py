@@ -64,6 +64,14 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     return parse(_from_folder("", fields, path.parent), str(path), overrides)
 
 
+def says(path: Path, config: Config) -> bool:
+    """Whether the file at `path` is this very configuration."""
+    try:
+        return load(path) == config
+    except ConfigError:
+        return False
+
+
 def parse(fields: dict[str, Any], where: str, overrides: tuple[str, ...] = ()) -> Config:
     """The configuration in nested dictionaries; `where` begins the error messages. Relative paths: as overrides in `load`."""
     fields = _from_folder("", fields, Path())

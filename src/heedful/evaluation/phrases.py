@@ -53,7 +53,10 @@ def repeated_phrases(before: Sequence[str], after: Sequence[str]) -> list[Phrase
             continue
         phrase = _extended(gram, frequent)
         covered |= {phrase[i : i + WORDS] for i in range(len(phrase) - WORDS + 1)}
-        found.append(Phrase(" ".join(phrase), was[gram] / len(old), frequent[gram] / len(new)))
+        told = " ".join(phrase)
+        # What joins two phrases that are told already adds nothing.
+        if not any(f" {other.phrase} " in f" {told} " or f" {told} " in f" {other.phrase} " for other in found):
+            found.append(Phrase(told, was[gram] / len(old), frequent[gram] / len(new)))
     return found
 
 

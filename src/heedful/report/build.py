@@ -13,10 +13,11 @@ import jinja2
 from heedful.errors import StoreError
 from heedful.report import findings, plots
 from heedful.report.numbers import bounds, duration, finite, number, percent, signed
-from heedful.store import read_json, read_metrics, write_text
+from heedful.store import read_json, read_metrics, read_rows, write_text
 
 NUM_EXAMPLES = 6
 NUM_REGRESSIONS = 3
+NUM_HEARD, NUM_SAID = 3, 5  # prompts and evaluations of "What it said on the way"
 # Fixed: nobody may draw until the examples please.
 EXAMPLES_SEED = 0
 PERCENT = {"refusal_harmful", "refusal_safe", "refusal", "finished"}
@@ -62,6 +63,7 @@ def build(run: Path) -> Path:
         alpha=findings.alpha_of(summary),
         figures=groups,
         plotly=plots.script() if any(groups.values()) else "",
+        said=_said(run),
         num_pairs=len(pairs),
         examples=examples,
         worst=worst,
@@ -111,6 +113,16 @@ def _awaited(stage: str, manifest: dict[str, Any]) -> str:
     if state == "done":
         return f"The {stage} stage has run; its numbers come with the report stage."
     return f"The {stage} stage has not finished yet." if state else f"The {stage} stage has not run yet."
+
+
+def _said(run: Path) -> list[tuple[str, Rows]]:
+    """What the policy said to a few prompts as it learned; long runs show NUM_SAID of their evaluations, evenly spread."""
+    by_prompt: dict[str, Rows] = {}
+    for row in read_rows(run / "samples.jsonl"):
+        by_prompt.setdefault(row["prompt"], []).append(row)
+    places = [[round(i * (len(rows) - 1) / (NUM_SAID - 1)) for i in range(NUM_SAID)] for rows in by_prompt.values()]
+    chosen = [[rows[i] for i in sorted(set(kept))] for rows, kept in zip(by_prompt.values(), places, strict=True)]
+    return list(zip(by_prompt, chosen, strict=True))[:NUM_HEARD]
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ def headline(summary: Summary) -> str:
     judged = [row for row in summary.get("compare", {}).values() if row.get("better")]
     if not judged:
         return "Did it get better?"
+    hacked = _repeated(summary)
+    if hacked:
+        return f"Not to be believed: {number(100 * hacked[0]['after'], 0)}% of the answers say “{hacked[0]['phrase']}”"
     improved = [row["label"] for row in judged if row["verdict"] == "improved"]
     worse = [row["label"] for row in judged if row["verdict"] == "worse"]
     of = f"of {len(judged)} measures"
@@ -85,11 +88,15 @@ def trust(summary: Summary) -> list[str]:
 
 def _phrases(summary: Summary) -> list[str]:
     """What the model says again and again, and did not before."""
-    found = [row for row in summary.get("phrases", []) if finite(row["before"]) and finite(row["after"])]
+    found = _repeated(summary)
     if not found:
         return []
     shares = [f"“{row['phrase']}” ({number(100 * row['before'], 0)}% → {number(100 * row['after'], 0)}%)" for row in found]
     return [f"Answers repeat themselves, a sign of reward hacking. Share of answers that hold the phrase: {listing(shares)}."]
+
+
+def _repeated(summary: Summary) -> list[dict[str, Any]]:
+    return [row for row in summary.get("phrases", []) if finite(row["before"]) and finite(row["after"])]
 
 
 def _reward_model(summary: Summary) -> list[str]:
