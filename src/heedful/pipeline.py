@@ -20,25 +20,21 @@ from heedful.align_stage import new_method, settings_of
 from heedful.config import Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise
 from heedful.errors import ConfigError, DataError
-from heedful.evaluation.compare import compare, measure
-from heedful.evaluation.phrases import repeated_phrases
-from heedful.evaluation.statistics import mean_interval
+from heedful.evaluate_stage import evaluate, phrases_of, tokens_of
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
 from heedful.models.policy import POLICY, LanguageModel, load_base
-from heedful.models.reward import Answer, answer_of
 from heedful.models.sources import local_file
-from heedful.records import Completion, Judgement, Prompt, by_id, read_jsonl
+from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
-from heedful.store import Run, read_json, write_json, write_jsonl, write_text
+from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
@@ -254,7 +250,7 @@ class Pipeline:
         else:
             completions = read_jsonl(self.completions, Completion)
             pairs = read_run_pairs(self.preferences, completions)
-            written = {(c.prompt_id, c.text): self.tokens(c) for c in completions}
+            written = {(c.prompt_id, c.text): tokens_of(self.model, c) for c in completions}
         self.freshly_trained, result = train_reward(
             self.model,
             settings,
@@ -295,52 +291,20 @@ class Pipeline:
         write_json(self.path / name / "result.json", {"method": name, **outcome.as_dict()})
 
     def evaluate(self) -> None:
-        settings, folder = self.config.evaluate, self.path / "evaluate"
         _ = self.reward_function
         if POLICY not in self.model.adapters:
             self.model.load_adapter(POLICY, self.policy_folder)
-        prompts = self.prompts["heldout"]
-        sides: dict[str, list[dict[str, Any]]] = {}
-        total = 2
-        for number, (name, adapter) in enumerate((("before", None), ("after", POLICY))):
-            completions = sample_completions(
-                self.model,
-                prompts,
-                folder / f"completions-{name}.jsonl",
-                Decoding(settings.temperature, 1.0, settings.max_new_tokens),
-                adapter=adapter,
-                name=self.config.model.source,
-                policy_version=name,
-                num_completions=settings.num_completions,
-                batch_rows=self.config.sample.batch_rows,
-                max_prompt_tokens=self.config.prompts.max_prompt_tokens,
-                seed=self.config.seed + 1,
-                progress=self.bar("evaluate"),
-            )
-            answers = [self.answer(record) for record in completions]
-            sides[name] = measure(prompts, completions, self.score(answers))
-            write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in sides[name]))
-            self.progress("evaluate", number + 1, total, name)
-        scored = scoring.score_responses(
+        evaluate(
             self.model,
-            [answer.prompt_ids for answer in answers],
-            [answer.response_ids for answer in answers],
-            temperature=settings.temperature,
+            self.prompts["heldout"],
+            self.path / "evaluate",
+            score=self.score,
+            settings=self.config.evaluate,
+            batch_rows=self.config.sample.batch_rows,
+            max_prompt_tokens=self.config.prompts.max_prompt_tokens,
+            seed=self.config.seed,
+            progress=self.bar("evaluate"),
         )
-        chances: dict[str, Any] = {"num_resamples": settings.num_resamples, "seed": self.config.seed}
-        kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
-        answered = {row["prompt_id"] for row in sides["before"]}
-        compared = compare([p for p in prompts if p.id in answered], sides["before"], sides["after"], **chances)
-        write_json(folder / "compare.json", {"compare": compared, "kl": kl.as_dict()})
-
-    def answer(self, record: Completion) -> Answer:
-        messages = by_id(self.prompts["heldout"])[record.prompt_id].messages
-        return answer_of(self.model, messages, record.text, token_ids=self.tokens(record))
-
-    def tokens(self, record: Completion) -> list[int]:
-        """What the model wrote; `engine.sampling` keeps it, for the same text may be cut into other tokens."""
-        kept = (record.model_extra or {}).get("token_ids")
-        return list(kept) if kept else self.model.chat.response_ids(record.text, finished=record.finish == "stop")
 
     def report(self) -> None:
         write_json(self.path / "summary.json", self.summary())
@@ -361,7 +325,7 @@ class Pipeline:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             **read_json(path / "evaluate" / "compare.json"),
-            "phrases": [phrase._asdict() for phrase in repeated_phrases(*self._texts())],
+            "phrases": phrases_of(path / "evaluate"),
             "kl_target": self.settings.kl_target,
             **trained,
             "align": read_json(path / self.config.method / "result.json"),
@@ -373,12 +337,6 @@ class Pipeline:
             # Of this process: a run that was resumed has had others.
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
         }
-
-    def _texts(self) -> tuple[list[str], list[str]]:
-        """The evaluated answers before and after."""
-        lines = [(self.path / "evaluate" / f"{side}.jsonl").read_text("utf-8").split("\n") for side in ("before", "after")]
-        before, after = ([str(json.loads(line)["text"]) for line in side if line] for side in lines)
-        return before, after
 
 
 def _prompts_in(name: str) -> list[Prompt]:
