@@ -184,7 +184,7 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
             *("--set", f"{method}.max_steps=2", "--set", f"{method}.episodes=8", "--set", f"{method}.samples_per_prompt=2"),
             *("--set", f"{method}.max_new_tokens=12", "--json"),
         )
-        assert json.loads(done.stdout) == {"method": method, "steps": 2, "stopped": "step limit"}, done.stderr
+        assert json.loads(done.stdout) == {"method": method, "steps": 2, "stopped": "step limit", "policy_step": 2}, done.stderr
 
 
 def test_run_shows_a_table_of_80_columns(run: Path) -> None:
