@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Threads that wait asleep leave the cores to each other when several processes run (see cli/app.py).
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench mutants clean
 .DELETE_ON_ERROR:
 
 # torch first: whatever depends on it must find exactly this version in place.
@@ -33,5 +33,11 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
+# From nothing each time: mutmut would not try a survivor again on account of a new test.
+mutants: $(READY)
+	rm -rf mutants
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python tests/mutants.py
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -60,6 +60,12 @@ def test_gae_by_hand() -> None:
     assert found.returns_BT.tolist() == [[3.09375, 4.75, 4.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
+def test_gae_of_answers_of_one_token() -> None:
+    # The only delta of each: 3 - 1 and -2 - 2.
+    found = gae(torch.tensor([[3.0], [-2.0]]), torch.tensor([[1.0], [2.0]]), torch.ones(2, 1) > 0, gamma=0.9, lam=0.5)
+    assert found.advantages_BT.tolist() == [[2.0], [-4.0]]
+
+
 def test_padding_in_the_middle_restarts_the_recursion() -> None:
     # Two episodes of one token in one row: neither sees the other. 1 - 2 = -1 and 4 - 6 = -2.
     mask_BT = torch.tensor([[True, False, True]])
@@ -150,6 +156,12 @@ def test_end_of_text_gets_the_score_though_its_id_is_the_pad_id() -> None:
     assert found_BT.tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, -1.0]]
 
 
+def test_token_rewards_stay_on_the_device_of_their_inputs() -> None:
+    """The device "meta" has shapes and no numbers; mixing it with the processor is an error, as with a graphics card."""
+    kl_BT = torch.zeros(2, 3, device="meta")
+    assert token_rewards(kl_BT[:, 0], kl_BT, kl_BT == 0, kl_coef=0.1).device.type == "meta"
+
+
 def test_token_rewards_gradients() -> None:
     kl_BT = padded([[0.5, 1.0], [2.0]], width=2).requires_grad_()
     scores_B = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
@@ -183,6 +195,9 @@ def test_explained_variance() -> None:
     assert explained_variance(returns_BT, torch.zeros(1, 4), mask_BT) == pytest.approx(0.0)
     assert explained_variance(torch.ones(1, 4), torch.zeros(1, 4), mask_BT) == 0.0
     assert explained_variance(returns_BT, returns_BT, torch.tensor([[True, False, False, False]])) == 0.0
+    # Two tokens are enough. Returns 1, 3 have variance 2; values 1, 2: errors 0, 1 have variance 1/2, so 1 - 1/4 = 3/4.
+    found = explained_variance(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 2.0]]), torch.tensor([[True, True]]))
+    assert found == pytest.approx(0.75)
 
 
 def test_shapes_that_differ_are_named() -> None:

@@ -60,7 +60,7 @@ def test_an_answers_own_reward_is_not_in_its_baseline(case: tuple[list[float], l
 
 
 def test_a_group_of_one_has_no_baseline() -> None:
-    with pytest.raises(ShapeError, match="a group of one answer has no others"):
+    with pytest.raises(ShapeError, match=r"^a group of one answer has no others .*; take two samples a prompt or more$"):
         leave_one_out(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]))
 
 
@@ -86,6 +86,12 @@ def test_group_advantages_by_hand() -> None:
     assert group_advantages(10 * values, groups, scale=True).tolist() == pytest.approx([1, -1, 0, 0, 0], abs=1e-5)
     assert group_advantages(10 * values, groups, scale=False).tolist() == pytest.approx([10, -10, 0, 0, 0])
     assert equal_groups(values, groups).tolist() == [False, False, False, True, True]
+
+
+def test_eps_is_added_to_the_deviation() -> None:
+    # 3 and 1: mean 2, deviation sqrt(2). 1 / (sqrt(2) + 1/2) = 0.522408.
+    found = group_advantages(torch.tensor([3.0, 1.0]), torch.tensor([0, 0]), scale=True, eps=0.5)
+    assert found.tolist() == pytest.approx([0.522408, -0.522408], abs=1e-6)
 
 
 def test_groups_that_are_equal_but_for_rounding_of_the_mean_are_equal() -> None:
@@ -115,3 +121,14 @@ def test_k3_is_never_negative_and_k1_turns_its_sign(logprob: float, ref_logprob:
 def test_k3_by_hand() -> None:
     # log p = -1, log p_ref = -2: exp(-1) - 1 + 1.
     assert float(sampled_kl(torch.tensor([[-1.0]]), torch.tensor([[-2.0]]), "k3")) == pytest.approx(math.exp(-1), abs=1e-6)
+
+
+def test_k3_holds_the_log_ratio_within_twenty() -> None:
+    # log(p_ref / p) of 100 counts as 20, in float32, where exp(100) is infinite: exp(20) - 21. Of -100 as -20: exp(-20) + 19.
+    here, far = torch.tensor([[0.0]]), torch.tensor([[-100.0]])
+    assert float(sampled_kl(far, here, "k3")) == pytest.approx(math.exp(20) - 21, rel=1e-6)
+    assert float(sampled_kl(here, far, "k3")) == pytest.approx(math.exp(-20) + 19, rel=1e-6)
+    # Within it nothing is held: exp(-19) + 18, and exp(19) - 20.
+    near = torch.tensor([[-19.0]])
+    assert float(sampled_kl(here, near, "k3")) == pytest.approx(math.exp(-19) + 18, rel=1e-6)
+    assert float(sampled_kl(near, here, "k3")) == pytest.approx(math.exp(19) - 20, rel=1e-6)

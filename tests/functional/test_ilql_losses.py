@@ -234,6 +234,14 @@ def test_advantage_weighted_equals_a_loop(rows: list[list[float]], beta: float, 
         )
 
 
+def test_advantage_weighted_by_hand() -> None:
+    # Probabilities 1/4 and 3/4, Q = 2 and 1, V = 1/2, beta 2: log(1/4) + 3 and log(3/4) + 1; top_k 1 keeps the likelier one.
+    logits_NA = torch.tensor([[0.25, 0.75]]).log() + 5
+    for top_k, expected in ((0, [1.613706, 0.712318]), (1, [-math.inf, 0.712318])):
+        found = advantage_weighted(logits_NA, torch.tensor([[2.0, 1.0]]), torch.tensor([0.5]), beta=2.0, top_k=top_k)
+        assert found.tolist()[0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_illegal_actions_stay_impossible() -> None:
     logits_NA = torch.tensor([[0.0, -torch.inf, 1.0]])
     q_NA = torch.tensor([[0.0, 100.0, 0.0]])

@@ -174,6 +174,14 @@ def test_kl_of_equal_hidden_states_is_zero() -> None:
     assert torch.equal(found.logprobs_N, found.ref_logprobs_N)
 
 
+def test_no_rows_give_no_scores_in_float32() -> None:
+    nothing_ND, head_VD = torch.zeros(0, 8).bfloat16(), torch.zeros(40, 8).bfloat16()
+    targets_N = torch.zeros(0, dtype=torch.long)
+    for part in (*token_scores(nothing_ND, head_VD, targets_N), *compare(nothing_ND, nothing_ND, head_VD, targets_N)):
+        assert part.shape == (0,)
+        assert part.dtype == torch.float32
+
+
 def test_comparison_is_detached() -> None:
     hidden_ND, ref_ND, head_VD, targets_N = problem(3)
     found = compare(hidden_ND.requires_grad_(), ref_ND, head_VD.requires_grad_(), targets_N)

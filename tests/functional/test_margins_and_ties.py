@@ -208,7 +208,24 @@ def test_shapes_that_differ_are_named() -> None:
         class_loss(torch.zeros(2, 2), torch.zeros(3, dtype=torch.long))
 
 
+def test_the_loss_has_the_precision_of_the_rewards() -> None:
+    wide_P = torch.ones(2, dtype=torch.float64)
+    nothing_P = torch.zeros(2, requires_grad=True)
+    for loss in (
+        pairwise_loss(nothing_P, nothing_P, wide_P),
+        tie_aware_loss(nothing_P, nothing_P, wide_P, wide_P == 0, torch.tensor(0.1), "davidson"),
+    ):
+        assert loss.dtype == torch.float32
+
+
 # Classes
+
+
+def test_no_texts_cost_nothing_and_still_have_a_gradient() -> None:
+    logits_BL = torch.zeros(0, 2, requires_grad=True)
+    loss = class_loss(logits_BL, torch.zeros(0, dtype=torch.long))
+    assert loss.item() == 0.0
+    loss.backward()
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heedful.errors import ShapeError
-from heedful.functional.masking import masked_mean, token_weights, whiten
+from heedful.functional.masking import masked_mean, spread, token_weights, whiten
 
 # float64 sums of a few dozen numbers of size 1 to 10: rounding stays below 1e-13; ten times that for the division.
 EXACT = 1e-12
@@ -133,6 +133,13 @@ def test_shapes_that_differ_are_named() -> None:
             function(torch.zeros(2, 3), mask_BT)
 
 
+def test_spread_keeps_dtype_and_device() -> None:
+    mask_BT = torch.tensor([[True, False], [True, True]])
+    assert spread(torch.ones(3, dtype=torch.float64), mask_BT).dtype == torch.float64
+    # The device "meta" has shapes and no numbers, and does not mix with the processor.
+    assert spread(torch.ones(3, device="meta"), mask_BT.to("meta")).device.type == "meta"
+
+
 # What a loss is a mean over
 
 
@@ -158,7 +165,9 @@ def test_averages_equal_a_loop(rows: list[list[float]]) -> None:
     assert mean_of(values, mask, "sequence") == pytest.approx(math.fsum(per_sequence) / len(rows), abs=FLOAT32)
     assert mean_of(values, mask, "constant") == pytest.approx(math.fsum(map(math.fsum, rows)) / (8 * len(rows)), abs=FLOAT32)
     for average in ("token", "sequence", "constant"):
-        assert not token_weights(mask, average, max_tokens=8)[~mask].any()  # type: ignore[arg-type]
+        weights = token_weights(mask, average, max_tokens=8)  # type: ignore[arg-type]
+        assert weights.dtype == torch.float32
+        assert not weights[~mask].any()
 
 
 def test_a_sequence_without_a_token_weighs_nothing_and_is_counted() -> None:

@@ -322,6 +322,12 @@ def test_the_reference_gets_no_gradient() -> None:
     assert values[3].grad is None
 
 
+@pytest.mark.parametrize("name", OF_MARGIN)
+def test_losses_have_the_precision_of_the_margin(name: str) -> None:
+    margin_P = torch.ones(2, dtype=torch.float32)
+    assert OF_MARGIN[name](0.3)(margin_P, torch.ones(2, dtype=torch.float64)).dtype == torch.float32
+
+
 def test_extremes_stay_finite() -> None:
     margin_P = torch.tensor([-1e4, 1e4], requires_grad=True)
     for name in ("sigmoid", "robust", "hinge", "simpo"):

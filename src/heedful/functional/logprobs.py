@@ -67,7 +67,6 @@ def _log_softmax(hidden_ND: Tensor, head_VD: Tensor, temperature: float) -> Tens
     return torch.log_softmax(logits_NV / temperature, dim=-1)
 
 
-@torch.no_grad()
 def compare(
     hidden_ND: Tensor, ref_hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0
 ) -> Comparison:
@@ -77,13 +76,14 @@ def compare(
     parts: list[Tensor] = []
     for start in range(0, hidden_ND.shape[0], TILE_ROWS):
         rows = slice(start, start + TILE_ROWS)
-        policy_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
-        ref_NV = _log_softmax(ref_hidden_ND[rows], head_VD, temperature)
-        probability_NV = policy_NV.exp()
-        picked = targets_N[rows, None]
-        entropy_N = -(probability_NV * policy_NV).sum(-1)
-        kl_N = (probability_NV * (policy_NV - ref_NV)).sum(-1)
-        parts.append(torch.stack([policy_NV.gather(-1, picked)[:, 0], ref_NV.gather(-1, picked)[:, 0], entropy_N, kl_N]))
+        with torch.no_grad():
+            policy_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
+            ref_NV = _log_softmax(ref_hidden_ND[rows], head_VD, temperature)
+            probability_NV = policy_NV.exp()
+            picked = targets_N[rows, None]
+            entropy_N = -(probability_NV * policy_NV).sum(-1)
+            kl_N = (probability_NV * (policy_NV - ref_NV)).sum(-1)
+            parts.append(torch.stack([policy_NV.gather(-1, picked)[:, 0], ref_NV.gather(-1, picked)[:, 0], entropy_N, kl_N]))
     joined = torch.cat(parts, dim=1) if parts else hidden_ND.new_zeros(4, 0, dtype=torch.float32)
     return Comparison(*joined)
 

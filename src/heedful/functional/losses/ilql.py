@@ -95,10 +95,10 @@ def ilql_loss(
     return ILQLLoss(td + upper + cql_coef * cql, td.detach(), upper.detach(), cql.detach())
 
 
-@torch.no_grad()
 def polyak(target: Tensor, online: Tensor, *, rate: float) -> Tensor:
     """(1 - rate) target + rate online: the copy follows slowly, so that Q does not chase itself. Detached."""
-    return (1 - rate) * target + rate * online
+    with torch.no_grad():
+        return (1 - rate) * target + rate * online
 
 
 def advantage_weighted(logits_NA: Tensor, q_NA: Tensor, values_N: Tensor, *, beta: float, top_k: int) -> Tensor:
