@@ -11,6 +11,7 @@ run of a side is kept in WORK and not done again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -40,6 +41,10 @@ SIZES = {"dpo": (48, 48), "reward": (96, 48)}  # training and held-out pairs
 EPOCHS = {"dpo": 4, "reward": 3}
 RATES = {"dpo": 5e-4, "reward": 3e-4}
 SEEDS = (0, 1, 2)
+# heedful's reward head reads hidden states divided by their spread, TRL's the raw ones. The spread of this base's last ones is
+# 1.93, so the same step of a weight moves TRL's rewards that much further; "matched" has the head's rate times this.
+HEAD_SCALE = 1.93
+SIDES = {"dpo": ("heedful", "trl"), "reward": ("heedful", "matched", "trl")}
 
 
 def read_groups(model: LanguageModel, data: Path, method: str) -> tuple[list[Group], list[Group]]:
@@ -78,7 +83,7 @@ def job_of(method: str, seed: int, train: Sequence[Group], heldout: Sequence[Gro
     }
 
 
-def run_heedful(method: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
+def run_heedful(method: str, seed: int, data: Path, folder: Path, head_scale: float) -> dict[str, Any]:
     model = load_language_model(BASE, dtype=torch.bfloat16, device=choose_device())
     train, heldout = read_groups(model, data, method)
     steps = EPOCHS[method] * len(train) // BATCH
@@ -95,7 +100,12 @@ def run_heedful(method: str, seed: int, data: Path, folder: Path) -> dict[str, A
     reward = AdapterReward(model, RewardHead(model.hidden_size, "last"))
     rate = RATES["reward"]
     section = RewardSection(
-        learning_rate=rate, head_learning_rate=rate, batch_prompts=BATCH, epochs=1, center_weight=0.0, pooling="last"
+        learning_rate=rate,
+        head_learning_rate=rate * head_scale,
+        batch_prompts=BATCH,
+        epochs=1,
+        center_weight=0.0,
+        pooling="last",
     )
     training = PairwiseTraining(reward, train, heldout, settings=section, num_steps=steps, seed=seed)
     rows = [training.step(step) for step in range(steps)]
@@ -127,32 +137,31 @@ def prepare(method: str, seed: int, data: Path, folder: Path) -> Path:
 
 
 def summary(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """The table: held-out accuracy and loss, and the loss over the last quarter of the steps; mean and range over seeds."""
+    """Held-out accuracy and loss, and the training loss of the last quarter of the steps: mean and range over seeds.
+
+    Then how far two loss curves are apart, a step: of the two sides at the same seed, and of two seeds of TRL's.
+    """
 
     def shown(values: Sequence[float]) -> str:
         return f"{statistics.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
-    lines = ["| method | side | held-out accuracy | held-out loss | loss, last quarter |", "|---|---|---|---|---|"]
+    def apart(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> float:
+        return statistics.mean(abs(a - b) for one, other in pairs for a, b in zip(one["loss"], other["loss"], strict=True))
+
+    lines = [
+        "| method | side | held-out accuracy | held-out loss | training loss, last quarter | from TRL's curve |",
+        "|---" * 6 + "|",
+    ]
     for method, sides in results.items():
+        theirs = sides["trl"]
         for side, runs in sides.items():
             accuracy = shown([statistics.mean(run["right"]) for run in runs])
             last = shown([statistics.mean(run["loss"][-(len(run["loss"]) // 4) :]) for run in runs])
-            lines.append(f"| {method} | {side} | {accuracy} | {shown([run['heldout_loss'] for run in runs])} | {last} |")
-        pairs = [
-            (a, b)
-            for mine, other in zip(*sides.values(), strict=True)
-            for a, b in zip(mine["loss"], other["loss"], strict=True)
-        ]
-        apart = statistics.mean(abs(a - b) for a, b in pairs)
-        mine = next(iter(sides.values()))
-        between = [
-            abs(a - b)
-            for i in range(len(mine))
-            for j in range(i)
-            for a, b in zip(mine[i]["loss"], mine[j]["loss"], strict=True)
-        ]
-        spread = f", between two seeds of heedful {statistics.mean(between):.4f}" if between else ""
-        lines.append(f"\n{method}: mean distance a step of the two sides' losses at the same seed {apart:.4f}{spread}\n")
+            seeds = list(itertools.combinations(theirs, 2))
+            away = apart(seeds) if side == "trl" else apart(list(zip(runs, theirs, strict=True)))
+            heldout = shown([run["heldout_loss"] for run in runs])
+            told = f"{away:.3f} (two seeds)" if side == "trl" else f"{away:.3f}"
+            lines.append(f"| {method} | {side} | {accuracy} | {heldout} | {last} | {told} |")
     return "\n".join(lines)
 
 
@@ -162,24 +171,26 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="python of the environment with TRL; without it only heedful's side")
     parser.add_argument("--work", type=Path, default=Path("quality-work"))
     parser.add_argument("--only", nargs=2, metavar=("METHOD", "SEED"), help="one run of heedful's side, in this process")
+    parser.add_argument("--side", default="heedful", choices=("heedful", "matched"))
     arguments = parser.parse_args()
     folder: Path = arguments.work.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.only:
         method, seed = arguments.only[0], int(arguments.only[1])
-        found = run_heedful(method, seed, arguments.data, folder)
-        (folder / f"{method}-{seed}-heedful.json").write_text(json.dumps(found))
+        scale = HEAD_SCALE if arguments.side == "matched" else 1.0
+        found = run_heedful(method, seed, arguments.data, folder, scale)
+        (folder / f"{method}-{seed}-{arguments.side}.json").write_text(json.dumps(found))
         return
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for seed in SEEDS:
         for method in SIZES:
-            for side in ("heedful", "trl"):
+            for side in SIDES[method]:
                 path = folder / f"{method}-{seed}-{side}.json"
                 if not path.exists():
                     print(f"{method}, seed {seed}, {side} ...", flush=True)
-                    if side == "heedful":
+                    if side != "trl":
                         command = [sys.executable, __file__, "--data", str(arguments.data), "--work", str(folder)]
-                        command += ["--only", method, str(seed)]
+                        command += ["--only", method, str(seed), "--side", side]
                     else:
                         job = prepare(method, seed, arguments.data, folder)
                         command = [str(arguments.peer), str(Path(__file__).with_name("peer_trl.py")), str(job), str(path)]

@@ -205,3 +205,9 @@ def test_shapes_that_differ_are_named() -> None:
         gae(torch.zeros(2, 4), torch.zeros(2, 3), torch.ones(2, 4, dtype=torch.bool), gamma=1.0, lam=1.0)
     with pytest.raises(ShapeError, match=r"response_mask_BT \(2, 3\)"):
         token_rewards(torch.zeros(2), torch.zeros(2, 4), torch.ones(2, 3, dtype=torch.bool), kl_coef=0.1)
+
+
+def test_one_score_is_not_spread_over_all_answers() -> None:
+    zeros_BT = torch.zeros(2, 3)
+    with pytest.raises(ShapeError, match=r"scores_B \(1,\), rows_B \(2,\)"):
+        token_rewards(torch.ones(1), zeros_BT, torch.ones(2, 3, dtype=torch.bool), kl_coef=0.1)

@@ -27,6 +27,7 @@ def token_rewards(scores_B: Tensor, kl_BT: Tensor, response_mask_BT: Tensor, *, 
     Source: Ziegler et al. 2019, eq. 2, with the KL as a sum over tokens.
     """
     require_same_shape(kl_BT=kl_BT, response_mask_BT=response_mask_BT)
+    require_same_shape(scores_B=scores_B, rows_B=response_mask_BT[:, 0])
     rewards_BT = torch.where(response_mask_BT, -kl_coef * kl_BT, torch.zeros_like(kl_BT))
     positions_T = torch.arange(kl_BT.shape[1], device=kl_BT.device)
     last_B = torch.where(response_mask_BT, positions_T, -1).max(dim=1).values
