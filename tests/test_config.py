@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tomllib
 import types
@@ -61,7 +62,17 @@ def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
 
 
 def sections(kind: type[Section]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({name: values_of(field.annotation, field) for name, field in kind.model_fields.items()})
+    fields = st.fixed_dictionaries({name: values_of(field.annotation, field) for name, field in kind.model_fields.items()})
+    return fields.map(meant)
+
+
+def meant(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without the values that validators refuse beside others."""
+    if 0 < fields.get("dual_clip", 0) <= 1:
+        fields["dual_clip"] = 2.0
+    if fields.get("loss") not in (None, "sigmoid", "robust"):
+        fields["label_smoothing"] = 0.0
+    return fields
 
 
 def leaves(kind: type[Section], prefix: str = "") -> list[tuple[str, FieldInfo]]:
@@ -83,8 +94,8 @@ def file_of(folder: Path, text: str) -> Path:
 def without_paths(config: Config) -> dict[str, Any]:
     """All values but those that are joined to a folder on reading."""
     found = config.model_dump()
-    for section, _, name in (key.partition(".") for key in (*FILES, *MODELS)):
-        del found[section][name]
+    for *sections, name in (key.split(".") for key in (*FILES, *MODELS)):
+        del functools.reduce(dict.__getitem__, sections, found)[name]
     return found
 
 
@@ -400,3 +411,22 @@ def test_malformed_overrides_are_named(tmp_path: Path, override: str, message: s
     with pytest.raises(ConfigError) as caught:
         load(file_of(tmp_path, "seed = 1"), (override,))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("ppo.dual_clip=0.5", r"ppo\.dual_clip = 0\.5: dual_clip is above 1"),
+        ("grpo.dual_clip=1.0", r"grpo\.dual_clip = 1\.0: dual_clip is above 1"),
+        ("dpo.label_smoothing=0.1", r"dpo\.label_smoothing = 0\.1: label_smoothing belongs to loss = 'sigmoid' or 'robust'"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse({"dpo": {"loss": "simpo"}}, "x.toml", (override,))
+    assert parse({}, "x.toml", ("ppo.dual_clip=3.0", "dpo.label_smoothing=0.1")).ppo.dual_clip == 3
+
+
+def test_relative_labelled_files_are_seen_from_the_files_folder(tmp_path: Path) -> None:
+    config = file_of(tmp_path, '[reward.labelled]\nfiles = ["labels.jsonl"]\nwanted = "kind"\n')
+    assert load(config).reward.labelled.files == (str(tmp_path / "labels.jsonl"),)

@@ -10,13 +10,13 @@ from typing import Any
 from heedful.config import EvaluateSection
 from heedful.engine import scoring
 from heedful.engine.generation import Decoding
-from heedful.engine.sampling import sample_completions
+from heedful.engine.sampling import sample_completions, tokens_of
 from heedful.evaluation.compare import compare, measure
 from heedful.evaluation.phrases import repeated_phrases
 from heedful.evaluation.statistics import mean_interval
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer, answer_of
-from heedful.records import Completion, Prompt, by_id
+from heedful.records import Prompt, by_id
 from heedful.store import write_json, write_text
 
 SIDES = (("before", None), ("after", POLICY))  # name and adapter
@@ -77,9 +77,3 @@ def phrases_of(folder: Path) -> list[dict[str, Any]]:
     lines = [(folder / f"{name}.jsonl").read_text("utf-8").split("\n") for name, _ in SIDES]
     before, after = ([str(json.loads(line)["text"]) for line in side if line] for side in lines)
     return [phrase._asdict() for phrase in repeated_phrases(before, after)]
-
-
-def tokens_of(model: LanguageModel, record: Completion) -> list[int]:
-    """What the model wrote; `engine.sampling` keeps it, for the same text may be cut into other tokens."""
-    kept = (record.model_extra or {}).get("token_ids")
-    return list(kept) if kept else model.chat.response_ids(record.text, finished=record.finish == "stop")

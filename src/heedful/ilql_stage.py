@@ -15,6 +15,7 @@ from heedful.config import Config, ILQLSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.batching import batches_by_tokens, pad
 from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.sampling import tokens_of
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.compare import accuracy
@@ -56,8 +57,9 @@ def align_ilql(
                 f"model.source = {config.model.source!r} is an adapter; make a plain model of it first with 'heedful export'"
             )
         pairs = [pair for file in preferences for pair in read_preferences(file)]
-        liked = _liked(votes, prompts, completions)
-        write_json(folder / "result.json", _train(model, pairs, liked, folder, config, progress))
+        written = read_jsonl(completions, Completion, unique="id") if completions else []
+        liked = _liked(votes, prompts, completions, written)
+        write_json(folder / "result.json", _train(model, pairs, liked, written, folder, config, progress))
 
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
@@ -70,6 +72,7 @@ def _train(
     model: LanguageModel,
     pairs: list[Preference],
     liked: Sequence[tuple[str, tuple[Message, ...], str, float]],
+    written: Sequence[Completion],
     folder: Path,
     config: Config,
     progress: Progress,
@@ -81,9 +84,9 @@ def _train(
     # A vote says something of a completion that a held-out pair may hold: its prompt must not be learned from.
     heard = [vote for vote in liked if not is_heldout(vote[0], settings.heldout_share, seed)]
     decided = [pair for pair in heldout_pairs if pair.probability > 0.5]
-    train = _fitting(model, outcomes(train_pairs, heard), settings)
+    train = _fitting(model, outcomes(train_pairs, heard), written, settings)
     both = {key: (messages, 0.0) for pair in decided for key, messages in _keys(pair)}
-    heldout = _fitting(model, both, settings)
+    heldout = _fitting(model, both, written, settings)
     decided = [pair for pair in decided if all(key in heldout for key, _ in _keys(pair))]
     if not train or not decided:
         raise DataError(
@@ -129,17 +132,17 @@ def _keys(pair: Preference) -> list[tuple[Key, tuple[Message, ...]]]:
 
 
 def _liked(
-    votes: Sequence[Path], prompts: Path | None, completions: Path | None
+    votes: Sequence[Path], prompts: Path | None, completions: Path | None, written: Sequence[Completion]
 ) -> list[tuple[str, tuple[Message, ...], str, float]]:
     """Each vote as prompt id, conversation, text and outcome: 1 for thumbs up, -1 for thumbs down."""
     if not votes or prompts is None or completions is None:
         return []
     asked = by_id(read_prompts(prompts))
-    written = {record.id: record for record in read_jsonl(completions, Completion, unique="id")}
+    known = {record.id: record for record in written}
     found = []
     for file in votes:
         for vote in read_jsonl(file, Vote):
-            completion = written.get(vote.completion_id)
+            completion = known.get(vote.completion_id)
             if completion is None or completion.prompt_id not in asked:
                 where = completions if completion is None else prompts
                 raise DataError(f"{file}: the completion {vote.completion_id!r} or its prompt is not in {where}")
@@ -149,10 +152,20 @@ def _liked(
 
 
 def _fitting(
-    model: LanguageModel, judged: dict[Key, tuple[tuple[Message, ...], float]], settings: ILQLSection
+    model: LanguageModel,
+    judged: dict[Key, tuple[tuple[Message, ...], float]],
+    written: Sequence[Completion],
+    settings: ILQLSection,
 ) -> dict[Key, tuple[Answer, float]]:
-    """The completions that fit into max_tokens, as the model reads them."""
-    answers = {key: (answer_of(model, messages, key[1]), outcome) for key, (messages, outcome) in judged.items()}
+    """The completions that fit into max_tokens, as the model reads them.
+
+    written: knows the tokens, and what the limit cut off; the others are read from their text and end with an end of text.
+    """
+    tokens = {(record.prompt_id, record.text): tokens_of(model, record) for record in written}
+    answers = {
+        key: (answer_of(model, messages, key[1], token_ids=tokens.get(key)), outcome)
+        for key, (messages, outcome) in judged.items()
+    }
     room = min(settings.max_tokens, model.max_tokens)
     kept = {key: (a, r) for key, (a, r) in answers.items() if len(a.prompt_ids) + len(a.response_ids) <= room}
     if len(kept) < len(answers):

@@ -17,11 +17,12 @@ from heedful.config import Config, FromFilesSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.responses import num_tokens
+from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, RecordError
 from heedful.evaluation.compare import accuracy
 from heedful.models.policy import LanguageModel, load_base
 from heedful.models.reward import Answer, answer_of
-from heedful.records import Completion, Message, Prompt, Vote, by_id, iter_lines, parse_line
+from heedful.records import Completion, Message, Preference, Prompt, Vote, by_id, iter_lines, parse_line
 from heedful.store import Run, read_json, write_json
 from heedful.training import dpo, kto, sft
 from heedful.training.adapter import save_policy
@@ -39,13 +40,13 @@ REFERENCE_FILE = "reference.jsonl"  # beside the stage's folder, which is emptie
 def align_dpo(
     config: Config, output: Path, progress: Progress, *, preferences: Sequence[Path], completions: Sequence[Path] = ()
 ) -> Result:
-    """`heedful align dpo`. completions: where it says which answers the limit cut off; all others are read as ended."""
+    """`heedful align dpo`. completions: the answers' tokens, and which the limit cut off; all others are read as ended."""
     settings = config.dpo
 
     def work() -> Result:
         pairs = [pair for file in preferences for pair in read_preferences(file)]
-        model, cut_off = _base(config), _cut_off(completions)
-        groups = group_pairs(pairs, lambda id_, messages, text: _answer(model, cut_off, id_, messages, text))
+        model, written = _base(config), _written(completions)
+        groups = group_pairs(_telling(pairs), lambda id_, messages, text: _answer(model, written, id_, messages, text))
         limit = _limit(model, settings)
         fitting = [group for group in groups if all(num_tokens(answer) <= limit for answer in group.answers)]
         left_out = _tell_left_out(len(groups) - len(fitting), "prompts", limit)
@@ -90,10 +91,10 @@ def align_sft(
     def work() -> Result:
         model = _base(config)
         if preferences:
-            cut_off = _cut_off(completions)
+            written = _written(completions)
             pairs = [pair for file in preferences for pair in read_preferences(file)]
             texts = dict.fromkeys((pair.prompt_id, pair.prompt, pair.chosen) for pair in pairs)  # each once, in order
-            records = [Imitated(id_, _answer(model, cut_off, id_, messages, text)) for id_, messages, text in texts]
+            records = [Imitated(id_, _answer(model, written, id_, messages, text)) for id_, messages, text in texts]
         else:
             records = [Imitated(id_, answer) for _, id_, answer in _answered(model, completions, prompts)]
         fitting, left_out = _fitting(records, model, settings)
@@ -168,6 +169,19 @@ def align_kto(
     return _stage(config, "kto", settings, output, [*votes, *completions, *prompts, *preferences], work, progress)
 
 
+def _telling(pairs: Sequence[Preference]) -> list[Preference]:
+    """Pairs of two different answers. Raises DataError when none of them says which is the better one."""
+    found = [pair for pair in pairs if pair.chosen != pair.rejected]
+    if len(found) < len(pairs):
+        print(f"{len(pairs) - len(found)} pairs of two equal answers were left out", file=sys.stderr)
+    if all(pair.probability == 0.5 for pair in found):
+        raise DataError(
+            f"all {len(found)} pairs are ties (probability 0.5), and no pair says which answer is the better one; label more "
+            "prompts, or give pairs with a probability above 0.5"
+        )
+    return found
+
+
 # What the three share
 
 
@@ -232,14 +246,20 @@ def _fitting(examples: Sequence[E], model: LanguageModel, settings: FromFilesSec
     return kept, _tell_left_out(len(examples) - len(kept), "completions", limit)
 
 
-def _cut_off(completions: Sequence[Path]) -> set[tuple[str, str]]:
-    """(prompt id, text) of the completions that the limit ended: an end of text behind them would be a lie to learn."""
+Written = dict[tuple[str, str], Completion]
+
+
+def _written(completions: Sequence[Path]) -> Written:
+    """Completions by prompt id and text. They know which tokens were written, and which answers the limit cut off: an end of
+    text behind those would be a lie to learn.
+    """
     records = (record for file in completions for _, record in _lines(file, Completion))
-    return {(record.prompt_id, record.text) for record in records if record.finish == "length"}
+    return {(record.prompt_id, record.text): record for record in records}
 
 
-def _answer(model: LanguageModel, cut_off: set[tuple[str, str]], id_: str, messages: tuple[Message, ...], text: str) -> Answer:
-    return answer_of(model, messages, text, finished=(id_, text) not in cut_off)
+def _answer(model: LanguageModel, written: Written, id_: str, messages: tuple[Message, ...], text: str) -> Answer:
+    record = written.get((id_, text))
+    return answer_of(model, messages, text, token_ids=tokens_of(model, record) if record else None)
 
 
 def _lines(file: Path, kind: type[Any]) -> Iterator[tuple[str, Any]]:
@@ -258,7 +278,7 @@ def _answered(model: LanguageModel, completions: Sequence[Path], prompts: Sequen
                 names = ", ".join(map(str, prompts))
                 raise RecordError(where, f"prompt_id {record.prompt_id!r} is not in {names}; add the prompt or drop the line")
             messages = known[record.prompt_id].messages
-            yield record.id, record.prompt_id, answer_of(model, messages, record.text, finished=record.finish == "stop")
+            yield record.id, record.prompt_id, answer_of(model, messages, record.text, token_ids=tokens_of(model, record))
 
 
 def _voted(
@@ -283,14 +303,14 @@ def _voted(
 
 def _marked_pairs(model: LanguageModel, preferences: Sequence[Path], completions: Sequence[Path]) -> list[kto.Marked]:
     """Chosen answers as good, rejected ones as bad; one that wins as often as it loses has no mark. Ties are no pairs."""
-    cut_off = _cut_off(completions)
+    written = _written(completions)
     tally: dict[tuple[str, tuple[Message, ...], str], int] = {}
     for pair in (pair for file in preferences for pair in read_preferences(file) if pair.probability > 0.5):
         for text, sign in ((pair.chosen, 1), (pair.rejected, -1)):
             key = (pair.prompt_id, pair.prompt, text)
             tally[key] = tally.get(key, 0) + sign
     return [
-        kto.Marked(id_, _answer(model, cut_off, id_, messages, text), count > 0)
+        kto.Marked(id_, _answer(model, written, id_, messages, text), count > 0)
         for (id_, messages, text), count in tally.items()
         if count
     ]

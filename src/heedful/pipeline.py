@@ -22,9 +22,9 @@ from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
-from heedful.engine.sampling import prompt_room, sample_completions, tokenise
+from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
 from heedful.errors import ConfigError, DataError
-from heedful.evaluate_stage import evaluate, phrases_of, tokens_of
+from heedful.evaluate_stage import evaluate, phrases_of
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
 from heedful.models.policy import POLICY, LanguageModel, load_base
@@ -346,14 +346,15 @@ def _prompts_in(name: str) -> list[Prompt]:
 def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
     """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
     known = all_stages(config)
-    names = known[known.index("reward") :] if config.reward.preferences else known
+    ready_made = config.reward.preferences or config.reward.labelled.files
+    names = known[known.index("reward") :] if ready_made else known
     for option, name in (("--from", from_stage), ("--until", until)):
         if name is not None and name not in known:
             raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(known)}")
     if until is None:
         return names
     if until not in names:
-        raise ConfigError(f"--until {until}: pairs from reward.preferences take its place; the stages are {', '.join(names)}")
+        raise ConfigError(f"--until {until}: ready-made pairs or labels take its place; the stages are {', '.join(names)}")
     if from_stage is not None and known.index(from_stage) > known.index(until):
         raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
     return names[: names.index(until) + 1]

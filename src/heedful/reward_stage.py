@@ -85,6 +85,8 @@ def require_consistent(settings: RewardSection) -> None:
         said = "trunk = 'frozen' has one best head whatever the seed; for an ensemble take trunk = 'adapter'"
     elif settings.labelled.files and settings.preferences:
         said = "a reward model learns from preferences or from labelled.files, not from both; mix two with [[reward.terms]]"
+    elif settings.labelled.files and (settings.margin_weight or settings.ties != "drop"):
+        said = "margins and ties belong to pairs, and labelled.files has texts; drop margin_weight and ties"
     elif settings.labelled.files and not settings.labelled.wanted:
         said = "labelled.wanted must name the label whose logit is the reward"
     if said:

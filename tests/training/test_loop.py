@@ -13,11 +13,14 @@ import tiny_model
 import torch
 from torch import nn
 
-from heedful.config import DPOSection, LoraSection
-from heedful.errors import RewardError, TrainingError
+from heedful.config import DPOSection, LoraSection, PPOSection
+from heedful.errors import RewardError, StoreError, TrainingError
 from heedful.models.policy import POLICY, load_language_model
-from heedful.training.loop import Optimiser, Outcome, Sample, Stop, run
+from heedful.records import Message
+from heedful.training.loop import Optimiser, Outcome, Sample, Stop, batch_of_step, num_batches, run
 from heedful.training.metrics import Metrics
+from heedful.training.ppo import ppo
+from heedful.training.rollout import Question
 
 
 class Walk:
@@ -219,3 +222,82 @@ def test_what_is_trained_is_float32_over_a_bfloat16_base(tmp_path: Path) -> None
 
 def test_settings_name_their_defaults() -> None:
     assert (DPOSection().patience, DPOSection().log_samples) == (0, 2)
+
+
+def test_a_broken_evaluation_stops_the_run_and_sets_no_record(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 2: heldout_reward is nan"):
+        walked(Walk([0.1, float("nan"), 0.5]), tmp_path, max_steps=3, patience=3)
+    assert [row["heldout_reward"] for row in logged(tmp_path)] == [0.1], "what cannot be read as JSON is not written"
+
+
+def test_beyond_the_kl_limit_there_is_neither_record_nor_success(tmp_path: Path) -> None:
+    stop = {"max_kl": 10.0, "patience": 3, "threshold": 0.8}
+    method = Walk([0.1, 0.9], kl=[0.0, 100.0])
+    assert walked(method, tmp_path, **stop) == Outcome(2, "KL limit", 1)
+    assert method.place == 1
+
+
+def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "walk" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(StoreError, match=r"checkpoint\.pt: damaged, or not a checkpoint of heedful's; delete it"):
+        walked(Walk([0.1]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_overflow_while_sampling_stops_with_a_sentence(name: str, tmp_path: Path) -> None:
+    """Weights beyond float32's range after one step: the next thing to break is the sampler."""
+    tiny = tiny_model.make(tmp_path / "tiny")
+    rate = {"learning_rate": 1e30, "lora": {"rank": 4, "layers": 2}}
+    if name == "sft":
+        method: Any = small_methods.make_sft(tiny, tmp_path, learning_rate=1e30)
+    else:
+        model = small_methods.fresh(tiny)
+        messages = (Message(role="user", content="Why?"),)
+        questions = [Question("p", messages, model.chat.prompt_ids(messages))]
+        settings = PPOSection.model_validate(rate | {"episodes": 4, "max_new_tokens": 4, "epochs": 1, "num_minibatches": 1})
+        method = ppo(
+            model, lambda answers: [float(len(a.text)) for a in answers], questions, questions, settings=settings, seed=0
+        )
+    with pytest.raises(TrainingError, match=r"^step \d: (the logits of the next token are|heldout_loss is)"):
+        run(
+            method,
+            tmp_path / name / "checkpoint.pt",
+            lambda first: Metrics(tmp_path, name, first),
+            max_steps=4,
+            checkpoint_every=1,
+            eval_every=1,
+        )
+
+
+def test_the_critic_warms_up_at_its_own_rate(tmp_path: Path) -> None:
+    """Alone for two steps it has the rates 1/3 and 2/3 of its peak; the policy then begins its own rise."""
+    model = small_methods.fresh(tiny_model.make(tmp_path / "tiny"))
+    messages = (Message(role="user", content="Why?"),)
+    questions = [Question("p", messages, model.chat.prompt_ids(messages))]
+    options = {
+        "episodes": 4,
+        "max_new_tokens": 4,
+        "critic_warmup_steps": 2,
+        "warmup_steps": 2,
+        "lora": {"rank": 4, "layers": 2},
+    }
+    settings = PPOSection.model_validate(options | {"learning_rate": 3.0e-4, "value_learning_rate": 3.0e-3})
+    method = ppo(model, lambda answers: [1.0] * len(answers), questions, [], settings=settings, seed=0)
+    rates = []
+    for step in range(4):
+        method.step(step)
+        rates.append([round(group["lr"] * 1e4, 6) for group in method.optimiser.adamw.param_groups])
+    assert rates == [[0.0, 10.0], [0.0, 20.0], [1.0, 30.0], [2.0, 30.0]]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "least", "sizes"),
+    [(17, 8, 2, [8, 9]), (17, 8, 1, [8, 8, 1]), (18, 8, 2, [8, 8, 2]), (16, 8, 2, [8, 8]), (1, 8, 2, [1]), (3, 2, 2, [3])],
+)
+def test_a_batch_too_small_joins_the_one_before_it(count: int, size: int, least: int, sizes: list[int]) -> None:
+    steps = num_batches(count, size, least)
+    for epoch in range(2):
+        batches = [batch_of_step(epoch * steps + place, count, size, 0, least) for place in range(steps)]
+        assert [len(batch) for batch in batches] == sizes
+        assert sorted(i for batch in batches for i in batch) == list(range(count))

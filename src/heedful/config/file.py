@@ -21,7 +21,7 @@ from heedful.config.section import Section
 from heedful.errors import ConfigError
 
 # Keys that name files, and keys that name a model: a folder, or else an alias or a hub id.
-LISTS = ("prompts.files", "reward.preferences")
+LISTS = ("prompts.files", "reward.preferences", "reward.labelled.files")
 FILES = (*LISTS, "label.judgements")
 MODELS = ("model.source", "reward.model")
 ALIASES = ("smollm2-135m", "minilm-22m")  # as in models/sources.py, which lies above this file

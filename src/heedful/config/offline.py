@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from heedful.config.section import LoraSection, Section
 
@@ -44,6 +44,15 @@ class DPOSection(FromFilesSection):
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Share of labels taken to be wrong: sigmoid gets cautious, robust corrects for it."
     )
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _has_effect(cls, value: float, info: ValidationInfo) -> float:
+        loss = info.data.get("loss", "sigmoid")
+        if value and loss not in ("sigmoid", "robust"):
+            raise ValueError(f"label_smoothing belongs to loss = 'sigmoid' or 'robust', and the loss is {loss!r}")
+        return value
+
     soft_labels: bool = Field(True, description="Use each pair's probability; off: every pair counts as certain.")
     simpo_beta: float = Field(2.0, gt=0, description="Scale of the mean log-prob in simpo.")
     simpo_gamma: float = Field(1.0, ge=0, description="Lead in simpo's logit that chosen must have.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from heedful.config.section import LoraSection, Section
 
@@ -42,6 +42,14 @@ class PolicySection(Section):
         ge=0,
         description="Where an advantage is negative, a token weighs at most this much (above 1, such as 3); 0: no limit.",
     )
+
+    @field_validator("dual_clip")
+    @classmethod
+    def _above_one(cls, value: float) -> float:
+        if 0 < value <= 1:
+            raise ValueError("dual_clip is above 1: at 1 or below, bad answers would teach nothing; 0 turns it off")
+        return value
+
     sampler_ratio_cap: float = Field(
         0.0, ge=0, description="Weigh tokens by trainer / sampler probability up to this cap (such as 2); 0: do not weigh."
     )

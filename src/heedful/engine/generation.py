@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heedful.errors import TrainingError
 from heedful.models.policy import LanguageModel
 
 COMPACT_SHARE = 0.25  # rows are dropped once this share has finished: each drop copies the cache
@@ -118,12 +119,15 @@ def draw(logits_BV: Tensor, decoding: Decoding, generator: torch.Generator) -> t
     """A token (B,) a row and its natural-log probability at the temperature, by inverting the cumulative sum.
 
     torch.multinomial would draw a random number for each entry of the vocabulary; this draws one a row.
+    Raises TrainingError for logits that are NaN or infinite.
     """
     if decoding.temperature == 0:
         logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+        _require_finite(logprobs_BV)
         token_B = logits_BV.argmax(-1)
         return token_B, logprobs_BV.gather(-1, token_B[:, None])[:, 0]
     logprobs_BV = torch.log_softmax(logits_BV / decoding.temperature, dim=-1)
+    _require_finite(logprobs_BV)
     probability_BV = logprobs_BV.exp()
     # One uniform number a row, drawn on the processor so that a seed means the same on every device.
     uniform_B = torch.rand(logits_BV.shape[0], 1, generator=generator).to(logits_BV.device)
@@ -136,6 +140,15 @@ def draw(logits_BV: Tensor, decoding: Decoding, generator: torch.Generator) -> t
     else:
         token_B = _invert(probability_BV, uniform_B)[:, 0]
     return token_B, logprobs_BV.gather(-1, token_B[:, None])[:, 0]
+
+
+def _require_finite(logprobs_BV: Tensor) -> None:
+    # One NaN makes its whole row NaN, so one column tells; minus infinity is a token that cannot be drawn.
+    if bool(logprobs_BV[:, 0].isnan().any()):
+        raise TrainingError(
+            "the logits of the next token are not finite: the weights have overflowed, or were not finite in the file. Use "
+            "model.dtype = 'float32', and lower the learning rate if the model was trained here"
+        )
 
 
 def _invert(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:

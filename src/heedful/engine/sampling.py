@@ -48,6 +48,12 @@ def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int
     return fitting, too_long
 
 
+def tokens_of(model: LanguageModel, record: Completion) -> list[int]:
+    """What the model wrote, where this model wrote it: the same text may be cut into other tokens. Else its text's tokens."""
+    kept = (record.model_extra or {}).get("token_ids") if record.model == model.source else None
+    return list(kept) if kept else model.chat.response_ids(record.text, finished=record.finish == "stop")
+
+
 def sample_completions(
     model: LanguageModel,
     prompts: Sequence[Prompt],

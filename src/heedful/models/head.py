@@ -46,7 +46,7 @@ class RewardHead(nn.Module):
     def pool(self, hidden_BSD: Tensor, read_mask_BS: Tensor) -> Tensor:
         """What the linear map reads, (B, D or 2 D). read_mask_BS: True on the places to pool; "last" takes the last of them."""
         if not bool(read_mask_BS.any(dim=1).all()):
-            raise ModelError("a sequence without a token to read has no reward")
+            raise ModelError("a sequence without a token to read has no reward; drop the prompt or the answer that is empty")
         parts = []
         if self.pooling != "mean":
             places_S = torch.arange(read_mask_BS.shape[1], device=read_mask_BS.device)

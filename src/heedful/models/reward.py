@@ -24,6 +24,7 @@ from heedful.models.policy import REWARD, LanguageModel, load_language_model
 from heedful.models.sources import loading, read_object, resolve, same_source
 from heedful.records import Message
 
+SHOWN = 80  # characters of a text in an error
 MEAN_TOKENS = 40  # the mean reads the last tokens of the response only: long answers would drown their end
 
 
@@ -36,6 +37,11 @@ class Answer:
     prompt_ids: list[int]
     response_ids: list[int]
     finished: bool = True
+
+    def shown(self) -> str:
+        """As an error names it: the beginning of the answer, and of what it answers."""
+        to = f" to {self.messages[-1].content[:SHOWN]!r}" if self.messages else ""
+        return f"the answer {self.text[:SHOWN]!r}{to}"
 
 
 def answer_of(

@@ -9,7 +9,7 @@ from typing import Any
 from heedful.errors import RewardError
 from heedful.models.reward import Answer
 
-SHOWN = 80  # characters of an answer in a message
+SHOWN = 80  # characters of what came back, in a message
 
 
 def conversations(answers: Sequence[Answer]) -> list[list[dict[str, str]]]:
@@ -27,13 +27,17 @@ def one_number_each(found: Any, answers: Sequence[Answer], who: str) -> list[flo
     rewards = []
     for value, answer in zip(found, answers, strict=True):
         value = value.item() if hasattr(value, "item") else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise RewardError(
-                f"{who} gave {_short(value)} for the answer {answer.text[:SHOWN]!r} to "
-                f"{answer.messages[-1].content[:SHOWN]!r}; expected a finite number"
-            )
+        if not _is_number(value):
+            raise RewardError(f"{who} gave {_short(value)} for {answer.shown()}; expected a finite number")
         rewards.append(float(value))
     return rewards
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _short(value: object) -> str:

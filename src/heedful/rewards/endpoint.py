@@ -70,7 +70,7 @@ class EndpointReward:
                 if attempt == self.max_retries:
                     raise RewardError(
                         f"{error}. That was try {attempt + 1} of {attempt + 1}. Nothing that was learned is lost: mend the "
-                        "endpoint, then run the same command again, and it goes on from its checkpoint"
+                        "endpoint, then run the same command again; training goes on from its last checkpoint"
                     ) from None
                 pause_s = min(LONGEST_PAUSE_S, self.backoff_s * 2**attempt)
                 print(f"{error}; trying again in {pause_s:g} s", file=sys.stderr)

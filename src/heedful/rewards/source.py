@@ -183,6 +183,11 @@ def local_inputs(term: RewardTermSection) -> list[Path]:
 
 def named(terms: Sequence[RewardTermSection]) -> dict[str, RewardTermSection]:
     """Terms under their names in the metrics. Raises ConfigError when two have the same."""
+    for term in terms:
+        if is_url(term.source) and not _host(term.source):
+            raise ConfigError(
+                f"reward.terms: {term.source!r} is no address; expected one such as http://127.0.0.1:8000/rewards"
+            )
     names = [re.sub(r"[^\w-]+", "-", term.name or _short_name(term.source)).strip("-") or "reward" for term in terms]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -190,9 +195,17 @@ def named(terms: Sequence[RewardTermSection]) -> dict[str, RewardTermSection]:
     return dict(zip(names, terms, strict=True))
 
 
+def _host(url: str) -> str:
+    """The host of an address; "" where there is none or the address is malformed."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _short_name(source: str) -> str:
     if is_url(source):
-        return urlsplit(source).hostname or "endpoint"
+        return _host(source)
     if place := function_place(source):
         return place.name
     if source.startswith(ENSEMBLE):

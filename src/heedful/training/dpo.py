@@ -73,10 +73,10 @@ class Measured(NamedTuple):
     def margin(self) -> float:
         return self.reward_chosen - self.reward_rejected
 
-    def accuracy(self) -> float:
-        """Share of decided pairs whose margin is above 0, a margin of 0 counting a half; 0.5 without decided pairs."""
+    def accuracy(self, name: str = "accuracy") -> dict[str, float]:
+        """Share of decided pairs whose margin is above 0, a margin of 0 counting a half; nothing without decided pairs."""
         found = [beats(verdict.margin, 0.0) for verdict in self.verdicts if verdict.probability > 0.5]
-        return sum(found) / len(found) if found else 0.5
+        return {name: sum(found) / len(found)} if found else {}
 
 
 class DPO:
@@ -106,7 +106,7 @@ class DPO:
         updated = self.adapter.update(step)
         return {
             "loss": measured.loss,
-            "accuracy": measured.accuracy(),
+            **measured.accuracy(),
             "margin": measured.margin,
             "reward_chosen": measured.reward_chosen,
             "reward_rejected": measured.reward_rejected,
@@ -189,7 +189,8 @@ class DPO:
         if not self.heldout:
             return {}
         measured = self.measure(self.heldout)
-        return {"heldout_loss": measured.loss, "heldout_accuracy": measured.accuracy(), "heldout_margin": measured.margin}
+        told = {"heldout_loss": measured.loss, "heldout_margin": measured.margin}
+        return told | measured.accuracy("heldout_accuracy")
 
     def samples(self, step: int) -> list[Sample]:
         return self.adapter.samples([answer for group in self.heldout for answer in group.answers], self.settings.log_samples)

@@ -27,6 +27,7 @@ from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_
 from heedful.training.reference import reference_logprobs
 from heedful.training.reward import MICROBATCH_TOKENS
 
+MIN_BATCH = 2  # a mean KL over one mismatched completion is none
 MOST_IMBALANCE = 10  # of one mark for one of the other; beyond it the user is told
 
 
@@ -141,7 +142,7 @@ class KTO:
         )
 
     def step(self, step: int) -> dict[str, float]:
-        chosen = batch_of_step(step, len(self.train), self.settings.batch_completions, self.seed)
+        chosen = batch_of_step(step, len(self.train), self.settings.batch_completions, self.seed, least=MIN_BATCH)
         examples = [self.train[i] for i in chosen]
         measured = self.measure(examples, learn=True)
         found = {"loss": measured.loss, "kl_mismatched": measured.kl}
@@ -230,6 +231,6 @@ def train(
     progress: Progress = silent,
 ) -> tuple[KTO, Outcome]:
     """Trains the adapter "policy" in place with checkpoints in `folder`; returns the method and how the run ended."""
-    num_steps = settings.epochs * num_batches(len(train_examples), settings.batch_completions)
+    num_steps = settings.epochs * num_batches(len(train_examples), settings.batch_completions, MIN_BATCH)
     method = KTO(model, train_examples, heldout_examples, settings=settings, weights=weights, num_steps=num_steps, seed=seed)
     return method, run_from_files(method, "kto", folder, settings=settings, num_steps=num_steps, progress=progress)

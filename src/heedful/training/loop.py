@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -25,7 +27,7 @@ def silent(done: int, total: int, note: str) -> None:
     """Progress that nobody watches."""
 
 
-REMEDY = "The last checkpoint is good: lower the learning rate or use model.dtype = 'float32', then run the same command again"
+REMEDY = "Lower the learning rate or use model.dtype = 'float32'; with another setting the stage begins anew"
 
 
 class Method(Protocol):
@@ -111,10 +113,10 @@ class Optimiser:
         listed = [{"params": list(tensors.values()), "lr": rate, "name": name} for name, (tensors, rate) in groups.items()]
         self.adamw = torch.optim.AdamW(listed, weight_decay=0.0)
 
-    def set_rate(self, factor: float, *, frozen: Sequence[str] = ()) -> None:
-        """Rates become peak * factor; groups in `frozen` stand still."""
+    def set_rate(self, factor: float, **others: float) -> None:
+        """Rates become peak * factor; others: factors of groups by name, 0 for one that stands still."""
         for group in self.adamw.param_groups:
-            group["lr"] = 0.0 if group["name"] in frozen else self.peaks[group["name"]] * factor
+            group["lr"] = self.peaks[group["name"]] * others.get(group["name"], factor)
 
     def update(self) -> float:
         """One step from the accumulated gradients, which it clears. Returns their norm before clipping.
@@ -131,7 +133,7 @@ class Optimiser:
             where = (
                 f"{broken[0]} (and {len(broken) - 1} more)" if len(broken) > 1 else "".join(broken) or "all tensors together"
             )
-            raise TrainingError(f"the gradient of {where} is not finite, and the weights were left as they were. {REMEDY}")
+            raise TrainingError(f"the gradient of {where} is not finite, and this step has changed no weight. {REMEDY}")
         nn.utils.clip_grads_with_norm_(tensors, self.max_grad_norm, norm_)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
@@ -167,17 +169,19 @@ def warmup_and_decay(step: int, num_steps: int) -> float:
     return warmup(step, max(1, num_steps // 10)) * (1 - 0.9 * step / max(1, num_steps))
 
 
-def num_batches(count: int, size: int) -> int:
-    """Batches an epoch; the last one may be smaller."""
-    return -(-count // size)
+def num_batches(count: int, size: int, least: int = 1) -> int:
+    """Batches an epoch. The last one may be smaller; one of fewer than `least` examples joins the batch before it."""
+    whole, rest = divmod(count, size)
+    return max(1, whole + (rest >= least))
 
 
-def batch_of_step(step: int, count: int, size: int, seed: int) -> list[int]:
+def batch_of_step(step: int, count: int, size: int, seed: int, least: int = 1) -> list[int]:
     """Which of `count` examples the step learns from; each epoch has an order of its own, made from seed and epoch."""
-    epoch, place = divmod(step, num_batches(count, size))
+    batches = num_batches(count, size, least)
+    epoch, place = divmod(step, batches)
     order = list(range(count))
     random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order[place * size : (place + 1) * size]
+    return order[place * size : None if place == batches - 1 else (place + 1) * size]
 
 
 def shuffled(count: int, seed: int, start: int = 0) -> Iterator[int]:
@@ -221,7 +225,9 @@ def run(
                 measured |= _evaluate(method, measured, state, checkpoint)
                 _judge(method, measured, stop, state, checkpoint)
                 if isinstance(method, Speaking):
-                    log.add_samples(state.step, [sample._asdict() for sample in method.samples(state.step)])
+                    with _naming(state.step):
+                        said = [sample._asdict() for sample in method.samples(state.step)]
+                    log.add_samples(state.step, said)
             log.add(state.step - 1, measured)
             if state.step % checkpoint_every == 0 or state.step == max_steps or state.stopped:
                 _save(method, checkpoint, state)
@@ -252,22 +258,34 @@ class _State:
 
 def _step(method: Method, state: _State, checkpoint: Path) -> dict[str, float]:
     try:
-        measured = method.step(state.step)
-        for name, value in measured.items():
-            if not math.isfinite(value):
-                raise TrainingError(f"{name} is {value}. {REMEDY}")
+        with _naming(state.step):
+            return _finite(method.step(state.step))
     except RewardError:
         # Rewards are asked for before a step's first update, so the state is that of `step` whole steps.
         _save(method, checkpoint, state)
         raise
+
+
+@contextmanager
+def _naming(step: int) -> Iterator[None]:
+    """Says in which step a number broke."""
+    try:
+        yield
     except TrainingError as error:
-        raise TrainingError(f"step {state.step}: {error}") from None
+        raise TrainingError(f"step {step}: {error}") from None
+
+
+def _finite(measured: dict[str, float]) -> dict[str, float]:
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise TrainingError(f"{name} is {value}. {REMEDY}")
     return measured
 
 
 def _evaluate(method: Method, measured: dict[str, float], state: _State, checkpoint: Path) -> dict[str, float]:
     try:
-        return method.evaluate(state.step)
+        with _naming(state.step):
+            return _finite(method.evaluate(state.step))
     except RewardError:
         stopped, state.stopped = state.stopped, ""
         state.unevaluated = measured
@@ -277,8 +295,8 @@ def _evaluate(method: Method, measured: dict[str, float], state: _State, checkpo
 
 
 def _judge(method: Method, measured: dict[str, float], stop: Stop, state: _State, checkpoint: Path) -> None:
-    """Keeps the record, and ends the run when it is good enough or gets no better."""
-    if stop.metric not in measured:
+    """Keeps the record, and ends the run when it is good enough or gets no better. Beyond the KL limit nothing counts."""
+    if stop.metric not in measured or state.stopped:
         return
     value = measured[stop.metric]
     if not state.best_step or stop.better(value, state.best):
@@ -289,7 +307,7 @@ def _judge(method: Method, measured: dict[str, float], stop: Stop, state: _State
         state.since += 1
     if stop.reached(value):
         state.stopped = f"{stop.metric.removeprefix('heldout_')} threshold"
-    elif stop.patience and state.since >= stop.patience and not state.stopped:
+    elif stop.patience and state.since >= stop.patience:
         state.stopped = "patience limit"
 
 
@@ -307,6 +325,8 @@ def _dump(state: dict[str, Any], path: Path) -> None:
 def _load(path: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except pickle.UnpicklingError:
+        raise StoreError(f"{path}: damaged, or not a checkpoint of heedful's; delete it to start this stage anew") from None
     except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
         raise StoreError(f"{path}: the checkpoint does not fit ({error}); delete it to start this stage anew") from None
 

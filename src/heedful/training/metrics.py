@@ -23,8 +23,7 @@ class Metrics:
         self.stage = stage
         self.path, self.samples = run / "metrics.jsonl", run / "samples.jsonl"
         rows = read_metrics(run)
-        self.rows = [row for row in rows if row["stage"] == stage and row["step"] < keep_below]
-        _rewrite(self.path, [*(row for row in rows if row["stage"] != stage), *self.rows])
+        _rewrite(self.path, [row for row in rows if row["stage"] != stage or row["step"] < keep_below])
         if self.samples.exists():
             # Steps count from 0 and samples say after how many steps they were drawn.
             said = read_rows(self.samples)
@@ -40,7 +39,6 @@ class Metrics:
             for name, value in values.items():
                 self.board.add_scalar(f"{self.stage}/{name}", value, step)
             self.board.flush()
-        self.rows.append(row)
 
     def add_samples(self, steps: int, said: Sequence[dict[str, Any]]) -> None:
         """Appends what the policy said after so many steps: rows with `prompt`, `text` and perhaps `reward`."""

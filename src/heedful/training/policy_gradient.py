@@ -28,7 +28,7 @@ from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, kl_loss, policy_loss
 from heedful.functional.masking import masked_mean, spread, token_weights
 from heedful.models.policy import POLICY, LanguageModel
-from heedful.training.adapter import save_policy
+from heedful.training.adapter import add_policy, save_policy
 from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
 from heedful.training.loop import Optimiser, Outcome, Progress, Sample, Stop, run, shuffled, silent, warmup
@@ -89,9 +89,7 @@ class PolicyGradient:
         seed: int,
         critic: Critic | None = None,
     ) -> None:
-        lora = settings.lora
-        if POLICY not in model.adapters:
-            model.add_adapter(POLICY, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=seed)
+        add_policy(model, settings.lora, seed)
         self.model, self.reward, self.train, self.heldout = model, reward, train, heldout
         self.recipe, self.settings, self.seed, self.critic = recipe, settings, seed, critic
         self.decoding = Decoding(settings.temperature, 1.0, settings.max_new_tokens)
@@ -125,7 +123,8 @@ class PolicyGradient:
         kl_coef = self.kl.coef
         batch = self.batch(rollouts)
         alone = self.critic.warmup_steps if self.critic else 0
-        self.optimiser.set_rate(warmup(max(0, step - alone), settings.warmup_steps), frozen=["policy"] if step < alone else [])
+        rate = warmup(step - alone, settings.warmup_steps) if step >= alone else 0.0
+        self.optimiser.set_rate(rate, value=warmup(step, settings.warmup_steps))
         learned = self._learn(rollouts, batch, step, kl_coef)
         sequence_kl = float(batch["kl"].sum(dim=1).mean())
         self.kl.update(sequence_kl, len(rollouts))
@@ -140,7 +139,7 @@ class PolicyGradient:
             "finished": sum(rollout.finished for rollout in rollouts) / len(rollouts),
             "kl_coef": kl_coef,
             "sampler_gap": gap,
-            "skipped_groups": float(len(set(batch["groups"][~batch["kept"]].tolist()))),
+            "skipped_groups": float(len(set(batch["groups"].tolist()) - set(batch["groups"][batch["kept"]].tolist()))),
             **measured_by(self.reward),
             **learned,
         }

@@ -102,7 +102,8 @@ def collect(
     if gap > MAX_SAMPLER_GAP.get(model.dtype, 0.25):
         raise TrainingError(
             f"policy version {policy_version}: the sampler's log-probs differ from the trainer's by {gap:.3f} nats a token on "
-            "average, so the rollouts come from other weights (stale adapter, other temperature or other number type)"
+            "average, so the rollouts come from other weights (stale adapter, other temperature or other number type). Run "
+            "the same command again; if it says so again, use model.dtype = 'float32'"
         )
     rewards = reward(answers)
     require_finite_rewards(rewards, answers)
@@ -125,6 +126,6 @@ def require_finite_rewards(rewards: Sequence[float], answers: Sequence[Answer]) 
     for value, answer in zip(rewards, answers, strict=True):
         if not torch.isfinite(torch.tensor(value)):
             raise TrainingError(
-                f"the reward model gave {value} for the answer {answer.text[:80]!r} to {answer.messages[-1].content[:80]!r}; "
+                f"the reward model gave {value} for {answer.shown()}; "
                 "nothing was learned from this batch. Retrain the reward model, or use model.dtype = 'float32'"
             )
