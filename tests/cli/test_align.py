@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import small_data
 import tiny_model
+from transformers import AutoTokenizer
 
 from heedful.config import Config, parse
 from heedful.data.formats import convert
 from heedful.errors import ConfigError, DataError, HeedfulError, RecordError
 from heedful.offline_stage import align_dpo, align_kto, align_sft
-from heedful.records import Completion, Vote, read_jsonl
+from heedful.records import Completion, Preference, Vote, read_jsonl
 from heedful.store import write_jsonl
 
 HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
@@ -157,9 +158,10 @@ def test_an_answer_that_was_cut_off_gets_no_end_of_text(
     ends: dict[str, bool] = {}
     made = offline_stage.answer_of
 
-    def spy(model: Any, messages: Any, text: str, *, finished: bool) -> Answer:
-        ends[text] = finished
-        return made(model, messages, text, finished=finished)
+    def spy(model: Any, messages: Any, text: str, **options: Any) -> Answer:
+        answer = made(model, messages, text, **options)
+        ends[text] = answer.finished
+        return answer
 
     monkeypatch.setattr(offline_stage, "answer_of", spy)
     align_dpo(
@@ -172,7 +174,45 @@ def test_an_answer_that_was_cut_off_gets_no_end_of_text(
     assert not any(ends[text] for text in bad), "their completions say finish = length"
 
 
+def test_the_tokens_that_were_written_are_learned_from(
+    project: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same text in other tokens, as the model itself wrote it: one letter a token, which no tokenizer would choose."""
+    from heedful.training import sft
+
+    tokenizer = AutoTokenizer.from_pretrained(project["model"])
+    records, letters = [], {}
+    for record in read_jsonl(project["completions"], Completion):
+        ids = [token for letter in record.text for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+        letters[record.text] = [*ids, *([tokenizer.eos_token_id] if record.finish == "stop" else [])]
+        records.append(record.model_copy(update={"model": str(project["model"]), "token_ids": letters[record.text]}))
+    theirs = [record.model_copy(update={"model": "another"}) for record in records]
+    found: dict[str, list[int]] = {}
+
+    def train(model: Any, train: Any, heldout: Any, *_: Any, **__: Any) -> Any:
+        found.update({answer.text: answer.response_ids for answer in [*train, *heldout]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft, "train", train)
+    for place, (written, own) in enumerate([(records, True), (theirs, False)]):
+        write_jsonl(tmp_path / f"{place}.jsonl", written)
+        files = {"completions": [tmp_path / f"{place}.jsonl"], "prompts": [project["prompts"]]}
+        with pytest.raises(KeyboardInterrupt):
+            align_sft(config(project), tmp_path / f"out-{place}", silent, **files)
+        assert all((found[text] == letters[text]) is own for text in found)
+
+
 # Bad input
+
+
+def test_pairs_that_say_nothing(project: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = read_jsonl(project["preferences"], Preference)
+    same = [pair.model_copy(update={"rejected": pair.chosen}) for pair in pairs[:3]]
+    ties = [pair.model_copy(update={"probability": 0.5}) for pair in pairs]
+    write_jsonl(tmp_path / "ties.jsonl", [*same, *ties])
+    with pytest.raises(DataError, match=r"all 40 pairs are ties \(probability 0\.5\).* label more"):
+        align_dpo(config(project), tmp_path / "out", silent, preferences=[tmp_path / "ties.jsonl"])
+    assert "3 pairs of two equal answers were left out" in capsys.readouterr().err
 
 
 def test_files_that_are_missing_on_the_command_line(project: dict[str, Path], tmp_path: Path) -> None:

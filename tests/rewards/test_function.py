@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from heedful.config import RewardTermSection
-from heedful.errors import RewardError, SourceError
+from heedful.errors import ConfigError, RewardError, SourceError
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.rewards.source import Sources, local_inputs
+from heedful.rewards.source import Sources, local_inputs, named
 
 ANSWERS = [
     Answer((Message(role="system", content="Be kind."), Message(role="user", content=f"Question {i}")), text, [1], [2])
@@ -65,6 +65,7 @@ def test_a_module_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
         ("[1.0, float('nan')]", "gave nan for the answer 'three words here' to 'Question 1'; expected a finite number"),
         ("[float('inf'), 1]", "gave inf for the answer 'one' to 'Question 0'"),
         ("['good', 1]", "gave 'good' for the answer 'one'"),
+        ("[10 ** 400, 1]", "gave 1000"),
         ("[True, 1]", "gave True for the answer 'one'"),
         ("[None, 1]", "gave None for the answer 'one'"),
         ("'12'", "gave '12'; expected a list of 2 numbers"),
@@ -110,3 +111,15 @@ def test_a_model_folder_can_name_no_code(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         reward_from(folder)
     assert not mark.exists()
+
+
+def test_a_text_without_a_prompt_is_named_as_well(tmp_path: Path) -> None:
+    reward = reward_from(written(tmp_path, "def score(prompts, texts):\n    return [float('nan')]\n"))
+    with pytest.raises(RewardError, match=r"gave nan for the answer 'alone'; expected a finite number"):
+        reward([Answer((), "alone", [], [2])])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[bad", "https:///rewards"])
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no address; expected one such as"):
+        named([RewardTermSection(source=url)])

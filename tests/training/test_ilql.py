@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import judged
 import pytest
 import tiny_model
 import torch
 
+from heedful import ilql_stage
 from heedful.config import Config, ILQLSection, ModelSection
 from heedful.data.bundled import load_bundled
 from heedful.data.formats import read_preferences
@@ -18,7 +21,7 @@ from heedful.errors import ConfigError, DataError, SourceError
 from heedful.ilql_stage import align_ilql, outcomes, read_episodes
 from heedful.models.ilql import ILQLHeads, load_policy
 from heedful.models.policy import LanguageModel, load_language_model
-from heedful.models.reward import answer_of
+from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, Preference, Sampling, Vote
 from heedful.store import read_metrics, write_jsonl
 from heedful.training.ilql import ILQL
@@ -247,3 +250,33 @@ def test_what_cannot_be_loaded_is_named(tiny: Path, trained: Path, tmp_path: Pat
 def test_too_long_completions_are_an_error_that_names_the_setting(tiny: Path, pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ilql\.max_tokens = 16"):
         align_ilql(config_of(tiny, max_tokens=16), tmp_path, preferences=[pairs])
+
+
+def test_an_answer_that_was_cut_off_earns_on_its_last_word(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    """An end of text that nobody wrote would carry the reward."""
+    given = read_preferences(pairs)
+    cut = [
+        Completion(
+            id=f"c{i}",
+            prompt_id=pair.prompt_id,
+            text=pair.rejected,
+            model="m",
+            finish="length",
+            sampling=Sampling(temperature=1.0, top_p=1.0, seed=0, max_new_tokens=9),
+        )
+        for i, pair in enumerate(given)
+    ]
+    write_jsonl(tmp_path / "completions.jsonl", cut)
+    seen: list[Answer] = []
+    made = ilql_stage.read_episodes
+
+    def spy(model: LanguageModel, answers: Sequence[Answer], *rest: Any) -> Any:
+        seen.extend(answers)
+        return made(model, answers, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ilql_stage, "read_episodes", spy)
+        align_ilql(config_of(tiny, epochs=1), tmp_path / "out", preferences=[pairs], completions=tmp_path / "completions.jsonl")
+    short = {pair.rejected for pair in given} - {pair.chosen for pair in given}
+    assert {answer.finished for answer in seen if answer.text in short} == {False}
+    assert {answer.finished for answer in seen if answer.text not in short} == {True}
