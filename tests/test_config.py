@@ -430,3 +430,22 @@ def test_values_that_cannot_be_meant_are_refused(override: str, said: str) -> No
 def test_relative_labelled_files_are_seen_from_the_files_folder(tmp_path: Path) -> None:
     config = file_of(tmp_path, '[reward.labelled]\nfiles = ["labels.jsonl"]\nwanted = "kind"\n')
     assert load(config).reward.labelled.files == (str(tmp_path / "labels.jsonl"),)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("mine.py:score", "{folder}/mine.py:score"),
+        ("reward", "{folder}/reward"),
+        ("./absent", "{folder}/absent"),
+        ("ensemble:reward, owner/name", "ensemble:{folder}/reward,owner/name"),
+        ("owner/name", "owner/name"),
+        ("python:mine:score", "python:mine:score"),
+        ("http://127.0.0.1:8000/rewards", "http://127.0.0.1:8000/rewards"),
+        ("trained", "trained"),
+    ],
+)
+def test_rewards_in_a_file_are_seen_from_its_folder(tmp_path: Path, source: str, found: str) -> None:
+    (tmp_path / "reward").mkdir()
+    config = load(file_of(tmp_path, f'[[reward.terms]]\nsource = "{source}"\n'))
+    assert config.reward.terms[0].source == found.format(folder=tmp_path)

@@ -24,6 +24,7 @@ from heedful.errors import ConfigError
 LISTS = ("prompts.files", "reward.preferences", "reward.labelled.files")
 FILES = (*LISTS, "label.judgements")
 MODELS = ("model.source", "reward.model")
+TERMS = "reward.terms"
 ALIASES = ("smollm2-135m", "minilm-22m")  # as in models/sources.py, which lies above this file
 
 
@@ -148,10 +149,31 @@ def _from_folder(key: str, value: Any, folder: Path) -> Any:
         return [_path(item, folder) if isinstance(item, str) else item for item in value]
     if key in FILES and key not in LISTS and isinstance(value, str):
         return _path(value, folder)
-    if key in MODELS and isinstance(value, str) and value not in ALIASES:
-        path = _path(value, folder)
-        return path if value.startswith(("./", "../", "~/")) or os.path.isdir(path) else value  # else it may be a hub id
+    if key in MODELS and isinstance(value, str):
+        return _model(value, folder)
+    if key == TERMS and isinstance(value, list):
+        return [_from_folder(f"{key}[]", item, folder) for item in value]
+    if key == f"{TERMS}[].source" and isinstance(value, str):
+        return _source(value, folder)
     return value
+
+
+def _model(name: str, folder: Path) -> str:
+    path = _path(name, folder)
+    if name in ALIASES or not (name.startswith(("./", "../", "~/")) or os.path.isdir(path)):
+        return name  # an alias, or perhaps a hub id
+    return path
+
+
+def _source(source: str, folder: Path) -> str:
+    """What a reward is read from, see RewardTermSection: files and folders joined, the rest as it is."""
+    if source.startswith(("python:", "http://", "https://")):
+        return source
+    if source.startswith("ensemble:"):
+        members = source.removeprefix("ensemble:").split(",")
+        return "ensemble:" + ",".join(_source(member.strip(), folder) for member in members)
+    file, colon, function = source.rpartition(":")
+    return f"{_path(file, folder)}:{function}" if colon and file.endswith(".py") else _model(source, folder)
 
 
 def _path(name: str, folder: Path) -> str:
