@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import line_links
 import pytest
 
 from heedful.config import (
@@ -30,7 +31,7 @@ from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
-PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
+PAGES = line_links.pages()
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
 SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("sft", "dpo", "kto"))
@@ -262,16 +263,6 @@ def test_each_quantity_of_a_method_from_files_is_documented(page: Path, file: st
     assert set(table(section(page.read_text(encoding="utf-8"), "## What a step logs"))) == measured
 
 
-@pytest.mark.parametrize("page", [SFT_PAGE, DPO_PAGE, KTO_PAGE], ids=["sft", "dpo", "kto"])
-def test_each_objective_and_page_names_its_functions(page: Path) -> None:
-    """Functions that a page names beside a link to a source file are defined there."""
-    text = page.read_text(encoding="utf-8")
-    for names, target in re.findall(r"\[((?:`\w+`(?:, )?)+)\]\((\.\./[^)]+\.py)\)", text):
-        source = (page.parent / target).read_text(encoding="utf-8")
-        for name in re.findall(r"`(\w+)`", names):
-            assert re.search(rf"^\s*(?:def|class) {name}\b", source, re.MULTILINE), f"{name} is not in {target}"
-
-
 def test_each_quantity_that_a_reward_measures_is_documented() -> None:
     """Whatever is put into an attribute `measured`; a name made of the term's is documented as term_NAME."""
     measured = set()
@@ -285,7 +276,7 @@ def test_each_quantity_that_a_reward_measures_is_documented() -> None:
 
 # Links
 
-FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+FENCE = line_links.FENCE
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|\b(?:src|href)=\"([^\"]+)\"")
 
 
@@ -325,6 +316,106 @@ def test_each_relative_link_leads_somewhere(page: Path) -> None:
 def test_a_link_that_leads_nowhere_is_seen() -> None:
     text = "# A title\n[a](absent.md) [b](#a-title) [c](#absent) [d](https://example.org/x) ![e](absent.png) `[f](code.md)`\n"
     assert broken(ROOT / "page.md", text) == ["absent.md", "#absent", "absent.png"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_to_a_name_leads_to_the_line_of_its_definition(page: Path) -> None:
+    revised = line_links.revise(page, page.read_text(encoding="utf-8"))
+    assert revised.unknown == [], "the file defines no such name: correct the link, then run 'make links'"
+    assert revised.stale == [], "definitions have moved: run 'make links' and commit what it changes"
+
+
+DEFINITIONS = """
+from elsewhere import imported
+LIMIT = 3
+width: int = 4
+
+
+@decorated
+def gae(rewards):
+    inner = 1
+
+
+class Head:
+    size: int
+
+    def __init__(self):
+        self.held = 1
+
+    def save(self):
+        pass
+
+
+class Body:
+    def save(self):
+        pass
+
+    async def load(self):
+        pass
+"""
+
+
+def test_definitions_are_found_with_their_lines() -> None:
+    assert line_links.definitions(DEFINITIONS) == {
+        "LIMIT": 3,
+        "width": 4,
+        "gae": 8,
+        "Head": 12,
+        "Head.size": 13,
+        "Head.__init__": 15,
+        "Head.save": 18,
+        "Body": 22,
+        "Body.save": 23,
+        "Body.load": 26,
+    }
+
+
+@pytest.mark.parametrize(
+    ("link", "right"),
+    [
+        ("[`gae`](a.py)", "[`gae`](a.py#L8)"),
+        ("[`gae`](a.py#L9)", "[`gae`](a.py#L8)"),
+        ("[`gae`](a.py#gae)", "[`gae`](a.py#L8)"),
+        ("[`LIMIT`](a.py#L1)", "[`LIMIT`](a.py#L3)"),
+        ("[`Body.save`](a.py)", "[`Body.save`](a.py#L23)"),
+        ("[`load`](a.py)", "[`load`](a.py#L26)"),
+        ("[`gae`,\n`Head`](a.py)", "[`gae`](a.py#L8),\n[`Head`](a.py#L12)"),
+        ("[the estimate](a.py#L8)", "[the estimate](a.py)"),
+    ],
+)
+def test_a_link_is_put_right_once_and_for_all(tmp_path: Path, link: str, right: str) -> None:
+    (tmp_path / "a.py").write_text(DEFINITIONS)
+    first = line_links.revise(tmp_path / "page.md", f"One\n{link} two.\n")
+    assert first.text == f"One\n{right} two.\n"
+    assert len(first.stale) == 1
+    assert first.stale[0].startswith("line 2: ")
+    assert line_links.revise(tmp_path / "page.md", first.text) == (first.text, [], [])
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("[`absent`](a.py#L8)", "`absent` is not defined"),
+        ("[`imported`](a.py)", "`imported` is not defined"),
+        ("[`Head.load`](a.py)", "`Head.load` is not defined"),
+        ("[`gae`, `absent`](a.py)", "`absent` is not defined"),
+        ("[`save`](a.py)", "`save` is one of Head.save and Body.save: say which"),
+        ("[`gae`](b.py)", "no such file"),
+    ],
+)
+def test_a_name_that_has_no_line_is_left_to_a_person(tmp_path: Path, link: str, said: str) -> None:
+    (tmp_path / "a.py").write_text(DEFINITIONS)
+    revised = line_links.revise(tmp_path / "page.md", link)
+    assert (revised.text, revised.stale) == (link, [])
+    assert [found.split(": ", 2)[2] for found in revised.unknown] == [said]
+
+
+@pytest.mark.parametrize(
+    "link", ["[`a.py`](a.py)", "[`losses/a.py`](a.py)", "[the `gae` of it](a.py)", "```\n[`gae`](a.py)\n```", "[`gae`](a.md)"]
+)
+def test_links_to_whole_files_stay(tmp_path: Path, link: str) -> None:
+    (tmp_path / "a.py").write_text(DEFINITIONS)
+    assert line_links.revise(tmp_path / "page.md", link) == (link, [], [])
 
 
 # Commands
