@@ -6,32 +6,40 @@ import ast
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import line_links
 import pytest
 
 from heedful.config import (
+    Config,
     DPOSection,
+    EvaluateSection,
     GRPOSection,
     ILQLSection,
     KTOSection,
     LabelledSection,
+    LabelSection,
     LoraSection,
+    ModelSection,
     PPOSection,
+    PromptsSection,
     RewardSection,
     RewardTermSection,
     RLOOSection,
+    SampleSection,
     Section,
     SFTSection,
 )
+from heedful.config.file import FILES, MODELS
 from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
 PAGES = line_links.pages()
+CONFIG_PAGE = ROOT / "docs" / "configuration.md"
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
 SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("sft", "dpo", "kto"))
@@ -67,7 +75,27 @@ def documented_default(cell: str) -> Any:
     return None if text == "none" else tomllib.loads(f"value = {text}")["value"]
 
 
+def sections_in(kind: type[Section], prefix: str = "") -> dict[str, type[Section]]:
+    """All sections below one, by their dotted names; also those in lists or unions."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        waiting: list[Any] = [field.annotation]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, type) and issubclass(part, Section):
+                found |= {prefix + name: part} | sections_in(part, f"{prefix}{name}.")
+            waiting += get_args(part)
+    return found
+
+
+SECTIONS = sections_in(Config)
 SETTINGS = [
+    pytest.param(CONFIG_PAGE, "## Top level", Config, id="top-level"),
+    pytest.param(CONFIG_PAGE, "## [model]", ModelSection, id="model"),
+    pytest.param(CONFIG_PAGE, "## [prompts]", PromptsSection, id="prompts"),
+    pytest.param(CONFIG_PAGE, "## [sample]", SampleSection, id="sample"),
+    pytest.param(CONFIG_PAGE, "## [label]", LabelSection, id="label"),
+    pytest.param(CONFIG_PAGE, "## [evaluate]", EvaluateSection, id="evaluate"),
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
     pytest.param(SFT_PAGE, "## Settings", SFTSection, id="sft"),
@@ -86,8 +114,10 @@ SETTINGS = [
 def test_each_setting_is_documented_with_its_default(page: Path, heading: str, kind: type[Section]) -> None:
     text = section(page.read_text(encoding="utf-8"), heading)
     rows = table(text.split("\n### ")[0])
-    assert set(rows) == set(kind.model_fields)
-    for name, field in kind.model_fields.items():
+    # The sections of the whole file are no keys of its top level; a method's `lora` is one of the method.
+    fields = {name: field for name, field in kind.model_fields.items() if kind is not Config or name not in SECTIONS}
+    assert set(rows) == set(fields)
+    for name, field in fields.items():
         if isinstance(field.default, Section):
             continue
         expected = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -95,15 +125,63 @@ def test_each_setting_is_documented_with_its_default(page: Path, heading: str, k
         assert rows[name][1], f"{page.name}: {name} says nothing"
 
 
-@pytest.mark.parametrize(("page", "kind"), [("rloo.md", RLOOSection), ("grpo.md", GRPOSection)])
-def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(page: str, kind: type[Section]) -> None:
-    text = section((PPO_PAGE.parent / page).read_text(encoding="utf-8"), "## Settings")
+SHARING = {RLOOSection: PPO_PAGE.parent / "rloo.md", GRPOSection: PPO_PAGE.parent / "grpo.md"}
+
+
+@pytest.mark.parametrize(("kind", "page"), SHARING.items())
+def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(kind: type[Section], page: Path) -> None:
+    text = section(page.read_text(encoding="utf-8"), "## Settings")
     rows = table(text)
     assert set(rows) == set(kind.__annotations__)
     assert "(ppo.md#settings)" in text
     assert set(kind.model_fields) - set(rows) <= set(PPOSection.model_fields)
     for name, cells in rows.items():
         assert documented_default(cells[0]) == kind.model_fields[name].default, name
+
+
+def pages_of_sections() -> dict[type[Section], Path]:
+    """Where the tests above look for the keys of each section."""
+    return SHARING | {kind: page for page, _, kind in (case.values for case in SETTINGS)}
+
+
+def without_page(kinds: Mapping[str, type[Section]]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind not in pages_of_sections()]
+
+
+def test_every_section_has_a_page() -> None:
+    assert {"prompts", "kto.lora", "reward.labelled", "reward.terms"} <= set(SECTIONS)
+    assert without_page(SECTIONS) == [], "document its keys on a page, and add it to SETTINGS"
+
+
+def test_a_section_without_a_page_is_seen() -> None:
+    class Inner(Section):
+        size: int = 1
+
+    class Outer(Section):
+        one: Inner = Inner()
+        many: tuple[Inner, ...] = ()
+        perhaps: Inner | None = None
+        label: LabelSection = LabelSection()
+
+    class New(Config):
+        outer: Outer = Outer()
+
+    assert without_page(sections_in(New)) == ["outer", "outer.one", "outer.many", "outer.perhaps"]
+
+
+def test_the_configuration_page_leads_to_the_page_of_each_section() -> None:
+    rows = table(section(CONFIG_PAGE.read_text(encoding="utf-8"), "## Sections with pages of their own"))
+    elsewhere = {name: kind for name, kind in SECTIONS.items() if pages_of_sections()[kind] != CONFIG_PAGE}
+    named = {name.strip("[]"): cells for name, cells in rows.items()}
+    assert set(elsewhere.values()) == {elsewhere[name] for name in named}
+    assert {name for name in elsewhere if "." not in name} <= set(named)
+    for name, cells in named.items():
+        (target,) = re.findall(r"\]\(([^)#]+)#[^)]+\)", cells[-1])
+        assert CONFIG_PAGE.parent / target == pages_of_sections()[SECTIONS[name]], name
+
+
+def test_keys_that_hold_paths_are_on_the_configuration_page() -> None:
+    assert {*FILES, *MODELS} <= set(table(section(CONFIG_PAGE.read_text(encoding="utf-8"), "## Paths")))
 
 
 # Reading source
