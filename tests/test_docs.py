@@ -327,6 +327,14 @@ def test_each_key_of_a_reward_models_result_is_documented() -> None:
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
 
 
+@pytest.mark.parametrize("page", SHARING.values(), ids=lambda page: page.stem)
+def test_the_results_of_rloo_and_grpo_are_ppos(page: Path) -> None:
+    """What a command writes is compared with PPO's page, in tests/cli."""
+    text = section(page.read_text(encoding="utf-8"), "## What the result says")
+    assert "(ppo.md#what-the-result-says)" in text
+    assert table(text) == {}
+
+
 FROM_FILES = [
     pytest.param(SFT_PAGE, "training/sft.py", "SFT", {"loss", "heldout_loss"}, id="sft"),
     pytest.param(DPO_PAGE, "training/dpo.py", "DPO", {"margin", "heldout_accuracy"}, id="dpo"),
