@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Threads that wait asleep leave the cores to each other when several processes run (see cli/app.py).
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check bench mutants clean
+.PHONY: demo test check bench links mutants clean
 .DELETE_ON_ERROR:
 
 # torch first: whatever depends on it must find exactly this version in place.
@@ -33,6 +33,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+links: $(READY)
+	$(BIN)/python tests/support/line_links.py --fix
 
 # From nothing each time: mutmut would not try a survivor again on account of a new test.
 mutants: $(READY)

@@ -6,31 +6,40 @@ import ast
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import line_links
 import pytest
 
 from heedful.config import (
+    Config,
     DPOSection,
+    EvaluateSection,
     GRPOSection,
     ILQLSection,
     KTOSection,
     LabelledSection,
+    LabelSection,
     LoraSection,
+    ModelSection,
     PPOSection,
+    PromptsSection,
     RewardSection,
     RewardTermSection,
     RLOOSection,
+    SampleSection,
     Section,
     SFTSection,
 )
+from heedful.config.file import FILES, MODELS
 from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "heedful"
-PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")] if path.exists())
+PAGES = line_links.pages()
+CONFIG_PAGE = ROOT / "docs" / "configuration.md"
 PPO_PAGE = ROOT / "docs" / "methods" / "ppo.md"
 REWARD_PAGE = ROOT / "docs" / "methods" / "reward-model.md"
 SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("sft", "dpo", "kto"))
@@ -66,7 +75,27 @@ def documented_default(cell: str) -> Any:
     return None if text == "none" else tomllib.loads(f"value = {text}")["value"]
 
 
+def sections_in(kind: type[Section], prefix: str = "") -> dict[str, type[Section]]:
+    """All sections below one, by their dotted names; also those in lists or unions."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        waiting: list[Any] = [field.annotation]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, type) and issubclass(part, Section):
+                found |= {prefix + name: part} | sections_in(part, f"{prefix}{name}.")
+            waiting += get_args(part)
+    return found
+
+
+SECTIONS = sections_in(Config)
 SETTINGS = [
+    pytest.param(CONFIG_PAGE, "## Top level", Config, id="top-level"),
+    pytest.param(CONFIG_PAGE, "## [model]", ModelSection, id="model"),
+    pytest.param(CONFIG_PAGE, "## [prompts]", PromptsSection, id="prompts"),
+    pytest.param(CONFIG_PAGE, "## [sample]", SampleSection, id="sample"),
+    pytest.param(CONFIG_PAGE, "## [label]", LabelSection, id="label"),
+    pytest.param(CONFIG_PAGE, "## [evaluate]", EvaluateSection, id="evaluate"),
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
     pytest.param(SFT_PAGE, "## Settings", SFTSection, id="sft"),
@@ -85,8 +114,10 @@ SETTINGS = [
 def test_each_setting_is_documented_with_its_default(page: Path, heading: str, kind: type[Section]) -> None:
     text = section(page.read_text(encoding="utf-8"), heading)
     rows = table(text.split("\n### ")[0])
-    assert set(rows) == set(kind.model_fields)
-    for name, field in kind.model_fields.items():
+    # The sections of the whole file are no keys of its top level; a method's `lora` is one of the method.
+    fields = {name: field for name, field in kind.model_fields.items() if kind is not Config or name not in SECTIONS}
+    assert set(rows) == set(fields)
+    for name, field in fields.items():
         if isinstance(field.default, Section):
             continue
         expected = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -94,15 +125,63 @@ def test_each_setting_is_documented_with_its_default(page: Path, heading: str, k
         assert rows[name][1], f"{page.name}: {name} says nothing"
 
 
-@pytest.mark.parametrize(("page", "kind"), [("rloo.md", RLOOSection), ("grpo.md", GRPOSection)])
-def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(page: str, kind: type[Section]) -> None:
-    text = section((PPO_PAGE.parent / page).read_text(encoding="utf-8"), "## Settings")
+SHARING = {RLOOSection: PPO_PAGE.parent / "rloo.md", GRPOSection: PPO_PAGE.parent / "grpo.md"}
+
+
+@pytest.mark.parametrize(("kind", "page"), SHARING.items())
+def test_a_sections_own_settings_are_documented_and_the_shared_ones_are_ppos(kind: type[Section], page: Path) -> None:
+    text = section(page.read_text(encoding="utf-8"), "## Settings")
     rows = table(text)
     assert set(rows) == set(kind.__annotations__)
     assert "(ppo.md#settings)" in text
     assert set(kind.model_fields) - set(rows) <= set(PPOSection.model_fields)
     for name, cells in rows.items():
         assert documented_default(cells[0]) == kind.model_fields[name].default, name
+
+
+def pages_of_sections() -> dict[type[Section], Path]:
+    """Where the tests above look for the keys of each section."""
+    return SHARING | {kind: page for page, _, kind in (case.values for case in SETTINGS)}
+
+
+def without_page(kinds: Mapping[str, type[Section]]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind not in pages_of_sections()]
+
+
+def test_every_section_has_a_page() -> None:
+    assert {"prompts", "kto.lora", "reward.labelled", "reward.terms"} <= set(SECTIONS)
+    assert without_page(SECTIONS) == [], "document its keys on a page, and add it to SETTINGS"
+
+
+def test_a_section_without_a_page_is_seen() -> None:
+    class Inner(Section):
+        size: int = 1
+
+    class Outer(Section):
+        one: Inner = Inner()
+        many: tuple[Inner, ...] = ()
+        perhaps: Inner | None = None
+        label: LabelSection = LabelSection()
+
+    class New(Config):
+        outer: Outer = Outer()
+
+    assert without_page(sections_in(New)) == ["outer", "outer.one", "outer.many", "outer.perhaps"]
+
+
+def test_the_configuration_page_leads_to_the_page_of_each_section() -> None:
+    rows = table(section(CONFIG_PAGE.read_text(encoding="utf-8"), "## Sections with pages of their own"))
+    elsewhere = {name: kind for name, kind in SECTIONS.items() if pages_of_sections()[kind] != CONFIG_PAGE}
+    named = {name.strip("[]"): cells for name, cells in rows.items()}
+    assert set(elsewhere.values()) == {elsewhere[name] for name in named}
+    assert {name for name in elsewhere if "." not in name} <= set(named)
+    for name, cells in named.items():
+        (target,) = re.findall(r"\]\(([^)#]+)#[^)]+\)", cells[-1])
+        assert CONFIG_PAGE.parent / target == pages_of_sections()[SECTIONS[name]], name
+
+
+def test_keys_that_hold_paths_are_on_the_configuration_page() -> None:
+    assert {*FILES, *MODELS} <= set(table(section(CONFIG_PAGE.read_text(encoding="utf-8"), "## Paths")))
 
 
 # Reading source
@@ -248,6 +327,14 @@ def test_each_key_of_a_reward_models_result_is_documented() -> None:
     assert set(table(section(REWARD_PAGE.read_text(encoding="utf-8"), "## What the result says"))) == written
 
 
+@pytest.mark.parametrize("page", SHARING.values(), ids=lambda page: page.stem)
+def test_the_results_of_rloo_and_grpo_are_ppos(page: Path) -> None:
+    """What a command writes is compared with PPO's page, in tests/cli."""
+    text = section(page.read_text(encoding="utf-8"), "## What the result says")
+    assert "(ppo.md#what-the-result-says)" in text
+    assert table(text) == {}
+
+
 FROM_FILES = [
     pytest.param(SFT_PAGE, "training/sft.py", "SFT", {"loss", "heldout_loss"}, id="sft"),
     pytest.param(DPO_PAGE, "training/dpo.py", "DPO", {"margin", "heldout_accuracy"}, id="dpo"),
@@ -260,16 +347,6 @@ def test_each_quantity_of_a_method_from_files_is_documented(page: Path, file: st
     measured = keys_in(file, method, "step", "evaluate") | keys_in("training/adapter.py", "AdapterTraining", "update")
     assert some | {"grad_norm", "learning_rate"} <= measured
     assert set(table(section(page.read_text(encoding="utf-8"), "## What a step logs"))) == measured
-
-
-@pytest.mark.parametrize("page", [SFT_PAGE, DPO_PAGE, KTO_PAGE], ids=["sft", "dpo", "kto"])
-def test_each_objective_and_page_names_its_functions(page: Path) -> None:
-    """Functions that a page names beside a link to a source file are defined there."""
-    text = page.read_text(encoding="utf-8")
-    for names, target in re.findall(r"\[((?:`\w+`(?:, )?)+)\]\((\.\./[^)]+\.py)\)", text):
-        source = (page.parent / target).read_text(encoding="utf-8")
-        for name in re.findall(r"`(\w+)`", names):
-            assert re.search(rf"^\s*(?:def|class) {name}\b", source, re.MULTILINE), f"{name} is not in {target}"
 
 
 def test_each_quantity_that_a_reward_measures_is_documented() -> None:
@@ -285,7 +362,7 @@ def test_each_quantity_that_a_reward_measures_is_documented() -> None:
 
 # Links
 
-FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+FENCE = line_links.FENCE
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|\b(?:src|href)=\"([^\"]+)\"")
 
 
@@ -325,6 +402,13 @@ def test_each_relative_link_leads_somewhere(page: Path) -> None:
 def test_a_link_that_leads_nowhere_is_seen() -> None:
     text = "# A title\n[a](absent.md) [b](#a-title) [c](#absent) [d](https://example.org/x) ![e](absent.png) `[f](code.md)`\n"
     assert broken(ROOT / "page.md", text) == ["absent.md", "#absent", "absent.png"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_to_a_name_leads_to_the_line_of_its_definition(page: Path) -> None:
+    revised = line_links.revise(page, page.read_text(encoding="utf-8"))
+    assert revised.unknown == [], "the file defines no such name: correct the link, then run 'make links'"
+    assert revised.stale == [], "definitions have moved: run 'make links' and commit what it changes"
 
 
 # Commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import small_data
 import tiny_model
+from pages import documented
 from transformers import AutoTokenizer
 
 from heedful.config import Config, parse
@@ -57,12 +57,6 @@ def config(project: dict[str, Path], *overrides: str) -> Config:
     import tomllib
 
     return parse(tomllib.loads(project["config"].read_text()), "test", overrides)
-
-
-def documented(page: str) -> set[str]:
-    """Names in the table under "What the result says" of a method's page."""
-    text = (Path(__file__).parents[2] / "docs" / "methods" / page).read_text(encoding="utf-8")
-    return set(re.findall(r"^\| `(\w+)`", text.split("## What the result says")[1].split("\n## ")[0], re.MULTILINE))
 
 
 def silent(*_: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 import small_run
 import typer
 from command import HEEDFUL, assert_one_paragraph, heedful
+from pages import documented
 
 from heedful.cli.app import app
 from heedful.data.bundled import load_bundled
@@ -184,7 +185,9 @@ def test_each_step_alone(run: Path, tiny: Path, tmp_path: Path) -> None:
             *("--set", f"{method}.max_steps=2", "--set", f"{method}.episodes=8", "--set", f"{method}.samples_per_prompt=2"),
             *("--set", f"{method}.max_new_tokens=12", "--json"),
         )
-        assert json.loads(done.stdout) == {"method": method, "steps": 2, "stopped": "step limit", "policy_step": 2}, done.stderr
+        found = json.loads(done.stdout)
+        assert found == {"method": method, "steps": 2, "stopped": "step limit", "policy_step": 2}, done.stderr
+        assert set(found) == documented("ppo.md"), "the pages of RLOO and GRPO lead there"
 
 
 def test_run_shows_a_table_of_80_columns(run: Path) -> None:

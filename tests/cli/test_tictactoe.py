@@ -13,6 +13,7 @@ from pathlib import Path
 import judged
 import pytest
 import tiny_model
+from pages import documented
 
 HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 SHORT = ("--set", "max_steps=4", "--set", "games=16", "--set", "width=8", "--set", "eval_every=2")
@@ -28,9 +29,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("t") / "out"
     done = heedful("tictactoe", "ppo", "--output", folder, *SHORT, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 4
+    shown = json.loads(done.stdout)
+    assert shown["steps"] == 4
+    assert set(shown) == documented("tictactoe.md")
+    assert shown == json.loads((folder / "ppo" / "result.json").read_text()) | {"agent": str(folder / "ppo" / "agent")}
     assert "ppo" in done.stderr
     return folder
+
+
+def test_each_number_of_the_proof_is_documented(trained: Path) -> None:
+    result = json.loads((trained / "ppo" / "result.json").read_text())
+    for seat in ("x", "o"):
+        assert set(result[seat]) == documented("tictactoe.md", "### Of each seat")
+        for games in result[seat].values():
+            assert set(games) == documented("tictactoe.md", "### Of each kind of games")
 
 
 def test_training_shows_its_curve_within_80_columns(trained: Path) -> None:
@@ -100,7 +112,9 @@ def test_ilql_from_pairs_to_samples_and_chat(tmp_path: Path) -> None:
     words = ("align", "ilql", "--config", config, "--preferences", pairs, "--output", tmp_path / "out")
     done = heedful(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["num_pairs"] > 0
+    found = json.loads(done.stdout)
+    assert found["num_pairs"] > 0
+    assert set(found) == documented("ilql.md")
     assert "held-out pairs" in heedful(*words).stdout
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"id": "p", "messages": [{"role": "user", "content": "Hi."}]}\n')
