@@ -73,10 +73,10 @@ class Measured(NamedTuple):
     def margin(self) -> float:
         return self.reward_chosen - self.reward_rejected
 
-    def accuracy(self, name: str = "accuracy") -> dict[str, float]:
-        """Share of decided pairs whose margin is above 0, a margin of 0 counting a half; nothing without decided pairs."""
+    def accuracy(self) -> float | None:
+        """Share of decided pairs whose margin is above 0, a margin of 0 counting a half; None without decided pairs."""
         found = [beats(verdict.margin, 0.0) for verdict in self.verdicts if verdict.probability > 0.5]
-        return {name: sum(found) / len(found)} if found else {}
+        return sum(found) / len(found) if found else None
 
 
 class DPO:
@@ -104,9 +104,10 @@ class DPO:
         chosen = batch_of_step(step, len(self.train), self.settings.batch_prompts, self.seed)
         measured = self.measure([self.train[i] for i in chosen], learn=True)
         updated = self.adapter.update(step)
+        accuracy = measured.accuracy()
         return {
             "loss": measured.loss,
-            **measured.accuracy(),
+            **({} if accuracy is None else {"accuracy": accuracy}),
             "margin": measured.margin,
             "reward_chosen": measured.reward_chosen,
             "reward_rejected": measured.reward_rejected,
@@ -189,8 +190,9 @@ class DPO:
         if not self.heldout:
             return {}
         measured = self.measure(self.heldout)
-        told = {"heldout_loss": measured.loss, "heldout_margin": measured.margin}
-        return told | measured.accuracy("heldout_accuracy")
+        accuracy = measured.accuracy()
+        found = {"heldout_loss": measured.loss, "heldout_margin": measured.margin}
+        return found if accuracy is None else found | {"heldout_accuracy": accuracy}
 
     def samples(self, step: int) -> list[Sample]:
         return self.adapter.samples([answer for group in self.heldout for answer in group.answers], self.settings.log_samples)
