@@ -105,7 +105,8 @@ class Pipeline:
             pairs = labels or [self.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
         stage(config.method, self.align, self.settings.model_dump() | self.reward_settings, *self.reward_inputs)
-        asked = config.evaluate.model_dump() | self.reward_settings
+        # The draws depend on which prompts share a batch.
+        asked = config.evaluate.model_dump() | self.reward_settings | {"batch_rows": config.sample.batch_rows}
         stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
