@@ -96,6 +96,8 @@ def without_paths(config: Config) -> dict[str, Any]:
     found = config.model_dump()
     for *sections, name in (key.split(".") for key in (*FILES, *MODELS)):
         del functools.reduce(dict.__getitem__, sections, found)[name]
+    for term in found["reward"]["terms"]:
+        del term["source"]
     return found
 
 

@@ -317,6 +317,7 @@ def test_each_key_of_a_reward_models_result_is_documented() -> None:
     written = keys_in("evaluation/compare.py", None, "accuracy") | keys_in(
         "evaluation/classification.py", None, "classification"
     )
+    written |= keys_in("training/loop.py", "Outcome", "as_dict")
     written |= keys_in("rewards/tasks.py", "PairTask", "fit", "measure") | keys_in(
         "rewards/tasks.py", "LabelledTask", "measure"
     )

@@ -83,6 +83,8 @@ def require_consistent(settings: RewardSection) -> None:
         said = "trunk = 'frozen' knows neither margins nor models of ties; take trunk = 'adapter'"
     elif settings.trunk == "frozen" and settings.ensemble > 1:
         said = "trunk = 'frozen' has one best head whatever the seed; for an ensemble take trunk = 'adapter'"
+    elif settings.trunk == "frozen" and settings.patience:
+        said = "trunk = 'frozen' takes no steps that patience could end"
     elif settings.labelled.files and settings.preferences:
         said = "a reward model learns from preferences or from labelled.files, not from both; mix two with [[reward.terms]]"
     elif settings.labelled.files and (settings.margin_weight or settings.ties != "drop"):

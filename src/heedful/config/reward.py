@@ -60,6 +60,12 @@ class RewardSection(Section):
     epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
     batch_prompts: int = Field(8, ge=1, description="Prompts an optimiser step; all pairs of a prompt stay together.")
     heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of prompts kept to measure accuracy on.")
+    eval_every: int = Field(0, ge=0, description="Steps between looks at held-out pairs; 0: halfway and at the end.")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Stop after this many looks in a row without a better held-out accuracy; back to the best then. 0: never.",
+    )
     max_pairs: int = Field(0, ge=0, description="Use at most this many pairs; 0 uses all.")
     max_tokens: int = Field(512, ge=16, description="Longer prompt-and-completion sequences are left out, with a count.")
     center_weight: float = Field(0.01, ge=0, description="Weight of (r_j + r_k)^2 a pair, which centres rewards at 0.")

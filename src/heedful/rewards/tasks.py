@@ -46,10 +46,10 @@ class PairTask:
             return {"steps": fit_head(model, self.train, folder, seed=seed, progress=progress), **kept}
         if self.settings.ties in ("davidson", "rao-kupper") and not num_ties and not self.settings.tie_parameter:
             print("there is no tied pair to learn the tie parameter from; it will only fall", file=sys.stderr)
-        method, steps = reward.train(
+        method, outcome = reward.train(
             model, self.train, self.heldout, folder, settings=self.settings, seed=seed, log=log, progress=progress
         )
-        return {"steps": steps, **kept, **({"tie_parameter": method.tie_parameter} if method.ties else {})}
+        return {**outcome.as_dict(), **kept, **({"tie_parameter": method.tie_parameter} if method.ties else {})}
 
     def measure(self, judge: Reward) -> dict[str, Any]:
         return measure_on_pairs(judge, self.heldout, self.num_resamples, self.seed) | {"num_training_prompts": len(self.train)}
@@ -75,7 +75,7 @@ class LabelledTask:
         if self.settings.trunk == "frozen":
             return {"steps": classifier.fit_head(model, self.train, folder, seed=seed, progress=progress)}
         chosen: dict[str, Any] = {"settings": self.settings, "seed": seed, "log": log, "progress": progress}
-        return {"steps": classifier.train(model, self.train, self.heldout, folder, **chosen).steps}
+        return classifier.train(model, self.train, self.heldout, folder, **chosen).as_dict()
 
     def measure(self, judge: Reward) -> dict[str, Any]:
         # The two logits of a head that begins at zero are each other's negative, so 0 is where the labels are as likely.

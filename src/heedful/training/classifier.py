@@ -22,7 +22,7 @@ from heedful.errors import DataError
 from heedful.functional.losses.classes import class_loss
 from heedful.models.head import RewardHead
 from heedful.models.reward import Answer, RewardModel
-from heedful.training.loop import Optimiser, Outcome, Progress, batch_of_step, num_batches, run, silent, warmup_and_decay
+from heedful.training.loop import Optimiser, Outcome, Progress, Stop, batch_of_step, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 from heedful.training.reward import MICROBATCH_TOKENS
 from heedful.training.reward_head import NUM_FOLDS, FeatureModel, read_features
@@ -96,7 +96,9 @@ class ClassifierTraining:
             (loss * len(part) / len(batch)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) * len(part) / len(batch)
             correct += float((logits_BL.argmax(dim=1) == labels_B).sum())
-        return {"loss": total, "accuracy": correct / len(batch), "grad_norm": self.optimiser.update()}
+        norm = self.optimiser.update()
+        rate = float(self.optimiser.adamw.param_groups[0]["lr"])
+        return {"loss": total, "accuracy": correct / len(batch), "grad_norm": norm, "learning_rate": rate}
 
     def evaluate(self, step: int) -> dict[str, float]:
         labels = [example.label for example in self.heldout]
@@ -140,7 +142,8 @@ def train(
         lambda first: Metrics(*log, first),
         max_steps=num_steps,
         checkpoint_every=10,
-        eval_every=max(1, num_steps // 2),
+        eval_every=settings.eval_every or max(1, num_steps // 2),
+        stop=Stop("heldout_accuracy", patience=settings.patience),
         progress=progress,
     )
 

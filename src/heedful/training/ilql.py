@@ -96,6 +96,7 @@ class ILQL:
             "value": float(values_N.detach().mean()),
             "advantage_sd": float((q_N - values_N).detach().std(correction=0)),
             "grad_norm": norm,
+            "learning_rate": float(self.optimiser.adamw.param_groups[0]["lr"]),
         }
 
     def _q_logprobs(self, z_NR: Tensor, keys_VR: Tensor, actions_N: Tensor, step: int) -> Tensor:

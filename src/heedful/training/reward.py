@@ -19,7 +19,7 @@ from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
 from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
-from heedful.training.loop import Optimiser, Progress, batch_of_step, num_batches, run, silent, warmup_and_decay
+from heedful.training.loop import Optimiser, Outcome, Progress, Stop, batch_of_step, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 
 # Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
@@ -168,7 +168,8 @@ class PairwiseTraining:
         num_decided = sum(pair.decided for group in groups for pair in group.pairs)
         tie = {"tie_parameter": self.tie_parameter} if self.ties else {}
         right = {"accuracy": correct / num_decided} if num_decided else {}  # ties alone have no right answer
-        return {"loss": total, **right, "grad_norm": norm, **tie}
+        rate = float(self.optimiser.adamw.param_groups[0]["lr"])
+        return {"loss": total, **right, "grad_norm": norm, "learning_rate": rate, **tie}
 
     def _loss(self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, pairs: Sequence[Pair]) -> torch.Tensor:
         device = chosen_P.device
@@ -232,8 +233,8 @@ def train(
     seed: int,
     log: tuple[Path, str] | None = None,
     progress: Progress = silent,
-) -> tuple[PairwiseTraining, int]:
-    """Trains in place with checkpoints in `folder`; returns the method and the number of steps.
+) -> tuple[PairwiseTraining, Outcome]:
+    """Trains in place with checkpoints in `folder`; returns the method and how the run ended.
 
     log: the run directory and the stage that metrics are kept under; by default the folder's parent, as "reward".
     """
@@ -246,10 +247,11 @@ def train(
         lambda first: Metrics(run_folder, stage, first),
         max_steps=num_steps,
         checkpoint_every=10,
-        eval_every=max(1, num_steps // 2),
+        eval_every=settings.eval_every or max(1, num_steps // 2),
+        stop=Stop("heldout_accuracy", patience=settings.patience),
         progress=progress,
     )
-    return method, outcome.steps
+    return method, outcome
 
 
 def drop_long(groups: Sequence[Group], model: RewardModel, max_tokens: int) -> tuple[list[Group], int]:
