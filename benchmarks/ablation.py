@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from heedful.evaluate_stage import phrases_of
+
 CONFIG = """
 [prompts]
 num_train = 96
@@ -49,7 +51,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no value head": ("ppo.value_coef=0", "ppo.critic_warmup_steps=0"),
 }
 LONG = ("no KL penalty, 40 steps", (*NO_KL, "ppo.max_steps=40", "ppo.eval_every=20"))
-SEEDS = (0, 1, 2)
+SEEDS, FEWER = (0, 1, 2), (0, 1)  # of the whole, and of the runs without a part
 
 
 def heedful(*arguments: str) -> None:
@@ -65,7 +67,7 @@ def run(folder: Path, config: Path, overrides: tuple[str, ...]) -> dict[str, Any
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["stage"] == "ppo"]
     summary = json.loads((folder / "summary.json").read_text())
-    kept = {name: summary[name] for name in ("compare", "kl", "phrases", "seed") if name in summary}
+    kept = {name: summary[name] for name in ("compare", "kl", "seed")} | {"phrases": phrases_of(folder / "evaluate")}
     columns = ("reward", "kl_policy_ref", "explained_variance", "length", "entropy")
     return kept | {"steps": {name: [row[name] for row in steps] for name in columns}}
 
@@ -75,7 +77,7 @@ def bounds(interval: dict[str, float]) -> str:
 
 
 def tables(found: dict[str, list[dict[str, Any]]]) -> str:
-    """One line a run, then means over seeds."""
+    """One line a run, then means over the seeds that all variants share."""
     lines = ["| run | seed | reward, difference | rubric, difference | KL, nats a sequence | length |", "|---" * 6 + "|"]
     for name, runs in found.items():
         for one in runs:
@@ -83,13 +85,15 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> str:
             length = compared["length"]["after"]["estimate"]
             reward, rubric = (bounds(compared[key]["difference"]) for key in ("reward", "rubric"))
             lines.append(f"| {name} | {one['seed']} | {reward} | {rubric} | {one['kl']['estimate']:.2f} | {length:.1f} |")
-    lines += ["", "| run | reward, difference | rubric, difference | KL | reward a nat |", "|---|---|---|---|---|"]
-    for name, runs in found.items():
+    lines += ["", f"| means of seeds {FEWER} | reward, difference | rubric, difference | KL |", "|---" * 4 + "|"]
+    for name in VARIANTS:
+        shared = [one for one in found[name] if one["seed"] in FEWER]
         reward, rubric = (
-            statistics.mean(one["compare"][key]["difference"]["estimate"] for one in runs) for key in ("reward", "rubric")
+            statistics.mean(one["compare"][key]["difference"]["estimate"] for one in shared) for key in ("reward", "rubric")
         )
-        kl = statistics.mean(one["kl"]["estimate"] for one in runs)
-        lines.append(f"| {name} | {reward:+.3f} | {rubric:+.3f} | {kl:.2f} | {reward / kl:+.3f} |")
+        lines.append(
+            f"| {name} | {reward:+.3f} | {rubric:+.3f} | {statistics.mean(one['kl']['estimate'] for one in shared):.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -116,12 +120,18 @@ def main() -> None:
     add(*LONG, SEEDS[0])
     for seed in SEEDS[1:]:
         add(whole, (), seed)
-    for seed in SEEDS:
+    for seed in FEWER:
         for name, overrides in VARIANTS.items():
             if name != whole:
                 add(name, overrides, seed)
     Path(__file__).with_name("ablation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(tables(found))
+    print("\nRepeated phrases:")
+    for name, runs in found.items():
+        for one in runs:
+            for row in one["phrases"]:
+                shares = f"{100 * row['before']:.0f}% -> {100 * row['after']:.0f}% of the answers"
+                print(f"  {name}, seed {one['seed']}: {row['phrase']!r}, {shares}")
 
 
 if __name__ == "__main__":
