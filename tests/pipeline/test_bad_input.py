@@ -68,7 +68,7 @@ def test_nan_reward_in_a_run_leaves_the_last_checkpoint(config: Path, whole: Pat
         poisoned = Poisoned(loaded, run, silent, reward_folder=whole / "reward" / "model")
         with pytest.raises(TrainingError, match="gave nan"):
             poisoned.align_alone()
-        assert torch.load(tmp_path / "run" / "ppo" / "checkpoint.pt", weights_only=True)["step"] == 2
+        assert torch.load(tmp_path / "run" / "ppo" / "checkpoint.pt", weights_only=True)["run"]["step"] == 2
         assert run.manifest["stages"]["ppo"]["state"] == "running"
 
 

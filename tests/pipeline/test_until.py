@@ -69,5 +69,5 @@ def test_ready_made_pairs_leave_out_the_first_stages() -> None:
     config = parse({"reward": {"preferences": ["pairs.jsonl"]}}, "test")
     assert stages_of(config) == all_stages(config)[3:]
     assert stages_of(config, until="ppo") == ["reward", "ppo"]
-    with pytest.raises(ConfigError, match=r"--until sample: pairs from reward\.preferences take its place"):
+    with pytest.raises(ConfigError, match=r"--until sample: ready-made pairs or labels take its place"):
         stages_of(config, until="sample")
