@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,6 +133,7 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
     from heedful.cli.terminal import Bars, emit, table
     from heedful.pipeline import Pipeline, stages_of
     from heedful.report.build import compare_table
+    from heedful.report.findings import repetition
     from heedful.report.numbers import percent
     from heedful.store import Run
 
@@ -160,6 +162,8 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
         )
     kl, target = summary["kl"], summary["kl_target"]
     print(f"sequence KL   {kl['estimate']:.2f} nats" + (f" (target {target:g})" if target else ""))
+    for sentence in repetition(summary):
+        print("\n" + textwrap.fill(sentence, 80))
     for labeler in summary["labelers"]:
         q = "" if labeler.get("q") is None else f" (q = {labeler['q']:.3f})"
         print(f"{labeler['labeler']:<14}{labeler['verdict']}{q}")

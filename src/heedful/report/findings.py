@@ -83,10 +83,10 @@ def cost(summary: Summary) -> list[str]:
 
 def trust(summary: Summary) -> list[str]:
     """How far the reward model, the labelers and the sample carry."""
-    return [*_reward_model(summary), *_phrases(summary), *_labelers(summary), *_sample(summary)]
+    return [*_reward_model(summary), *repetition(summary), *_labelers(summary), *_sample(summary)]
 
 
-def _phrases(summary: Summary) -> list[str]:
+def repetition(summary: Summary) -> list[str]:
     """What the model says again and again, and did not before."""
     found = _repeated(summary)
     if not found:
