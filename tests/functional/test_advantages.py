@@ -211,3 +211,18 @@ def test_one_score_is_not_spread_over_all_answers() -> None:
     zeros_BT = torch.zeros(2, 3)
     with pytest.raises(ShapeError, match=r"scores_B \(1,\), rows_B \(2,\)"):
         token_rewards(torch.ones(1), zeros_BT, torch.ones(2, 3, dtype=torch.bool), kl_coef=0.1)
+
+
+def test_answers_of_one_token_earn_their_score_and_their_kl() -> None:
+    found = token_rewards(
+        torch.tensor([1.0, -2.0]), torch.tensor([[0.5], [0.0]]), torch.ones(2, 1, dtype=torch.bool), kl_coef=0.1
+    )
+    assert found[:, 0].tolist() == pytest.approx([0.95, -2.0])
+
+
+def test_returns_that_differ_by_rounding_only_are_equal_at_any_scale() -> None:
+    """A float32 near 1000 is rounded to 6e-5: such a spread is nothing that values could explain."""
+    returns_BT = torch.full((1, 4), 1000.0)
+    returns_BT[0, 2] = torch.nextafter(returns_BT[0, 2], torch.tensor(2000.0))
+    assert float(returns_BT.std()) > 0
+    assert explained_variance(returns_BT, torch.arange(4.0)[None], torch.ones(1, 4, dtype=torch.bool)) == 0
