@@ -13,7 +13,7 @@ import torch
 
 from heedful.config import Config, ILQLSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.batching import packed_batches
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.sampling import tokens_of
 from heedful.engine.scoring import MAX_TOKENS
@@ -22,6 +22,7 @@ from heedful.evaluation.compare import accuracy
 from heedful.models.ilql import ILQLHeads
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import Answer, answer_of
+from heedful.models.trunk.packed import pack
 from heedful.records import Completion, Message, Preference, Vote, by_id, read_jsonl
 from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import ilql
@@ -179,15 +180,12 @@ def read_episodes(
 ) -> list[Episode]:
     """Hidden states of the frozen trunk before each response token, in the model's type; the reward is on the last token."""
     found: dict[int, Episode] = {}
-    lengths = [len(answer.prompt_ids) + len(answer.response_ids) for answer in answers]
-    for batch in batches_by_tokens(lengths, MAX_TOKENS):
+    for batch in packed_batches([a.prompt_ids for a in answers], [a.response_ids for a in answers], MAX_TOKENS):
         rows = [answers[i] for i in batch]
-        padded = pad(
-            [a.prompt_ids for a in rows], [a.response_ids for a in rows], pad_id=model.chat.pad_id, device=model.device
-        )
-        hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=None))
-        sizes = [len(answer.response_ids) for answer in rows]
-        parts = zip(batch, torch.split(hidden_ND, sizes), torch.split(padded.targets_N, sizes), strict=True)
+        packed = pack([a.prompt_ids for a in rows], [a.response_ids for a in rows], device=model.device)
+        hidden_MD = packed.predicting(model.read(packed, adapter=None))
+        sizes = packed.lengths
+        parts = zip(batch, torch.split(hidden_MD, sizes), torch.split(packed.targets_M, sizes), strict=True)
         for i, hidden_TD, actions_T in parts:
             rewards_T = torch.zeros(len(actions_T), device=model.device)
             rewards_T[-1:] = rewards[i]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from heedful.engine.generation import Decoding, draw
+from heedful.engine.generation import BLOCK, Decoding, draw
 
 # float32 log-probs of size 10.
 FLOAT32 = 1e-5
@@ -27,7 +27,7 @@ def decoding(temperature: float, top_p: float = 1.0) -> Decoding:
 
 
 def draws(logits_V: Tensor, how: Decoding, seed: int = 0, number: int = NUM_DRAWS) -> tuple[Tensor, Tensor]:
-    return draw(logits_V.expand(number, -1), how, torch.Generator().manual_seed(seed))
+    return draw(logits_V.expand(number, -1), how, torch.rand(number, generator=torch.Generator().manual_seed(seed)))
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
@@ -49,8 +49,8 @@ def nucleus(probabilities: list[float], top_p: float) -> set[int]:
 
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits_BV = torch.tensor([[0.0, 3.0, 1.0], [5.0, -1.0, 4.0]])
-    for seed in range(5):
-        token_B, logprob_B = draw(logits_BV, decoding(0), torch.Generator().manual_seed(seed))
+    for uniform in (0.0, 0.3, 0.999):
+        token_B, logprob_B = draw(logits_BV, decoding(0), torch.full((2,), uniform))
         assert token_B.tolist() == [1, 0]
         expected = [math.log(softmax([0.0, 3.0, 1.0])[1]), math.log(softmax([5.0, -1.0, 4.0])[0])]
         assert logprob_B.tolist() == pytest.approx(expected, abs=FLOAT32)
@@ -61,6 +61,28 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     token_B, _ = draws(LOGITS_V, decoding(temperature))
     expected = [NUM_DRAWS * p for p in softmax(LOGITS_V.tolist(), temperature)]
     assert stats.chisquare(token_B.bincount(minlength=8).tolist(), expected).pvalue > CHI_SQUARE_P
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_draws_by_blocks_follow_the_softmax(top_p: float) -> None:
+    """A vocabulary of several blocks whose masses differ a thousandfold, and a token that stands alone in its block."""
+    generator = torch.Generator().manual_seed(2)
+    logits_V = torch.randn(6 * BLOCK, generator=generator) * 2 - 20
+    logits_V[: 2 * BLOCK] += 18
+    logits_V[5 * BLOCK + 17] = 3.0
+    token_B, _ = draws(logits_V, decoding(1.0, top_p))
+    probabilities = softmax(logits_V.double().tolist())
+    kept = nucleus(probabilities, top_p) if top_p < 1 else set(range(6 * BLOCK))
+    mass = math.fsum(probabilities[token] for token in kept)
+    common = [token for token in kept if NUM_DRAWS * probabilities[token] / mass >= 5]
+    counts = token_B.bincount(minlength=6 * BLOCK)
+    observed = [int(counts[token]) for token in common]
+    expected = [NUM_DRAWS * probabilities[token] / mass for token in common]
+    assert len(common) > 100
+    assert set(token_B.tolist()) <= kept
+    if len(common) < len(kept):
+        observed, expected = [*observed, NUM_DRAWS - sum(observed)], [*expected, NUM_DRAWS - sum(expected)]
+    assert stats.chisquare(observed, expected).pvalue > CHI_SQUARE_P
 
 
 def test_chi_square_tells_the_temperatures_apart() -> None:
@@ -102,21 +124,19 @@ def test_a_token_without_probability_is_never_drawn(top_p: float) -> None:
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1.0])
-def test_the_ends_of_the_uniform_draw_a_token_with_weight(
-    uniform: float, top_p: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("size", [1001, 4 * BLOCK])  # the second is searched by blocks
+def test_the_ends_of_the_uniform_draw_a_token_with_weight(uniform: float, top_p: float, size: int) -> None:
     """torch.rand gives 0 and 1 - 2^-24 once in 16 million draws: too rare to wait for.
 
     1 stands for a product with the total that rounds up to the total.
     """
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, uniform))
-    logits_BV = torch.full((1, 1001), -math.inf)
-    logits_BV[0, 1:-1] = torch.linspace(0, -3, 999)
-    token_B, logprob_B = draw(logits_BV, decoding(1.0, top_p), torch.Generator())
-    assert 1 <= token_B.item() <= 999
+    logits_BV = torch.full((1, size), -math.inf)
+    logits_BV[0, 1:-1] = torch.linspace(0, -3, size - 2)
+    token_B, logprob_B = draw(logits_BV, decoding(1.0, top_p), torch.tensor([uniform]))
+    assert 1 <= token_B.item() <= size - 2
     assert torch.isfinite(logprob_B).all()
     if top_p == 1:
-        assert token_B.item() == (1 if uniform == 0 else 999)
+        assert token_B.item() == (1 if uniform == 0 else size - 2)
 
 
 @settings(deadline=None, max_examples=50)
@@ -124,7 +144,9 @@ def test_the_ends_of_the_uniform_draw_a_token_with_weight(
 def test_the_logprob_is_that_of_the_softmax_at_the_temperature(seed: int, temperature: float, top_p: float) -> None:
     """Before top-p cuts, too: the ratio of PPO divides by it."""
     logits_BV = torch.randn(6, 50, generator=torch.Generator().manual_seed(seed)) * 3
-    token_B, logprob_B = draw(logits_BV, decoding(temperature, top_p), torch.Generator().manual_seed(seed))
+    token_B, logprob_B = draw(
+        logits_BV, decoding(temperature, top_p), torch.rand(6, generator=torch.Generator().manual_seed(seed))
+    )
     for row, token, logprob in zip(logits_BV.tolist(), token_B.tolist(), logprob_B.tolist(), strict=True):
         assert logprob == pytest.approx(math.log(softmax(row, temperature)[token]), abs=1e-4)
 

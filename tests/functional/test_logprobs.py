@@ -77,7 +77,7 @@ def test_tiles_equal_plain_autograd(rows: int, temperature: float) -> None:
     generator = torch.Generator().manual_seed(9)
     weight_2N = torch.randn(2, rows, generator=generator)
     leaves = hidden_ND.clone().requires_grad_(), head_VD.clone().requires_grad_()
-    found = token_scores(*leaves, targets_N, temperature=temperature)
+    found = token_scores(*leaves, targets_N, temperature=temperature, learn_entropy=True)
     plain = hidden_ND.double().requires_grad_(), head_VD.double().requires_grad_()
     logits_NV = plain[0] @ plain[1].T / temperature
     distribution = torch.distributions.Categorical(logits=logits_NV, validate_args=False)  # its check refuses 0 rows
@@ -111,9 +111,11 @@ def test_gradcheck_of_the_tile_in_the_precision_it_has() -> None:
     """token_scores computes in float32, so the step must be larger than gradcheck's for float64, and the slack too."""
     hidden_ND, _, head_VD, targets_N = problem(3, width=3, vocabulary=5)
     inputs = hidden_ND.double().requires_grad_(), head_VD.double().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda h, w: tuple(token_scores(h, w, targets_N)), inputs, eps=1e-2, atol=5e-3, rtol=1e-2, nondet_tol=0.0
-    )
+
+    def scores(hidden_ND: Tensor, head_VD: Tensor) -> tuple[Tensor, ...]:
+        return tuple(token_scores(hidden_ND, head_VD, targets_N, learn_entropy=True))
+
+    assert torch.autograd.gradcheck(scores, inputs, eps=1e-2, atol=5e-3, rtol=1e-2, nondet_tol=0.0)
 
 
 @settings(deadline=None, max_examples=30)

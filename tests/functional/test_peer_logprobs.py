@@ -61,12 +61,15 @@ def test_log_probs_and_entropy_equal_trl(
     """TRL takes the entropy without a gradient; its lines ran with one here. Gradients are by logits before the temperature."""
     hidden_ND = torch.tensor(LOGITS, requires_grad=True)
     weights_N, head_VD, targets_N = torch.tensor([1.0, -0.5, 2.0]), torch.eye(5), torch.tensor([2, 4, 1])
-    found = token_scores(hidden_ND, head_VD, targets_N, temperature=temperature)
-    assert found.logprobs_N.tolist() == pytest.approx(logprobs, abs=FLOAT32)
-    assert found.entropy_N.tolist() == pytest.approx(entropies, abs=FLOAT32)
-    for part, frozen in ((found.logprobs_N, by_logprob), (found.entropy_N, by_entropy)):
-        (gradient,) = torch.autograd.grad((weights_N * part).sum(), hidden_ND, retain_graph=True)
-        torch.testing.assert_close(gradient, torch.tensor(frozen), atol=FLOAT32, rtol=0)
+    for learn_entropy in (False, True):  # the gradient of the log-probs is found in another way each time
+        found = token_scores(hidden_ND, head_VD, targets_N, temperature=temperature, learn_entropy=learn_entropy)
+        assert found.logprobs_N.tolist() == pytest.approx(logprobs, abs=FLOAT32)
+        assert found.entropy_N.tolist() == pytest.approx(entropies, abs=FLOAT32)
+        assert found.entropy_N.requires_grad == learn_entropy
+        parts = [(found.logprobs_N, by_logprob), (found.entropy_N, by_entropy)]
+        for part, frozen in parts if learn_entropy else parts[:1]:
+            (gradient,) = torch.autograd.grad((weights_N * part).sum(), hidden_ND, retain_graph=True)
+            torch.testing.assert_close(gradient, torch.tensor(frozen), atol=FLOAT32, rtol=0)
     seen = compare(hidden_ND, hidden_ND, head_VD, targets_N, temperature=temperature)
     assert seen.logprobs_N.tolist() == pytest.approx(logprobs, abs=FLOAT32)
     assert seen.entropy_N.tolist() == pytest.approx(entropies, abs=FLOAT32)

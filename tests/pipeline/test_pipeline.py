@@ -130,36 +130,32 @@ def test_exported_model_generates_the_same_in_plain_transformers(whole: Path, tm
         assert ours == theirs[0, len(ids) :].tolist()
 
 
-def test_sampler_and_trainer_agree_and_stale_weights_are_refused(whole: Path) -> None:
+@pytest.mark.parametrize("cap", [0.0, 2.0], ids=["on-policy", "scored again"])
+def test_sampler_and_trainer_agree_and_stale_weights_are_refused(
+    whole: Path, cap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heedful.config import PPOSection
     from heedful.errors import TrainingError
-    from heedful.models.policy import ValueHead
-    from heedful.training.rollout import collect
+    from heedful.training import rollout
+    from heedful.training.ppo import ppo
 
     model = load_language_model(str(whole / "ppo/policy"), dtype=torch.float32, device=CPU)
     messages = (Message(role="user", content="My house is too hot."),)
     question = Question("p", messages, model.chat.prompt_ids(messages))
+    settings = PPOSection(episodes=8, samples_per_prompt=8, max_new_tokens=12, sampler_ratio_cap=cap)
+    method = ppo(model, lambda answers: [0.0] * len(answers), [question], [], settings=settings, seed=0)
+    assert method.step(2)["sampler_gap"] < 1e-4
+    # The sampler draws from the base, as a separate one would that holds an old copy.
+    original = rollout.sample
 
-    def rollouts() -> float:
-        head = ValueHead(model.hidden_size)
-        decoding = Decoding(0.7, 1.0, 12)
-        kept, gap = collect(
-            model, head, lambda a: [0.0] * len(a), [question], decoding, samples_per_prompt=8, seed=0, policy_version=3
-        )
-        assert {rollout.policy_version for rollout in kept} == {3}
-        return gap
+    def stale(*args: object, **kwargs: object) -> object:
+        return original(*args, **(kwargs | {"adapter": None}))  # type: ignore[arg-type]
 
-    assert rollouts() < 1e-4
-    # The adapter changes between sampling and scoring, as when a separate sampler holds an old copy.
-    original = model.hidden
-
-    def stale(*args: object, **kwargs: object) -> torch.Tensor:
-        if "past_key_values" in kwargs:
-            kwargs["adapter"] = None
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    model.hidden = stale  # type: ignore[method-assign]
+    monkeypatch.setattr(rollout, "sample", stale)
+    before = [tensor.clone() for tensor in model.adapter_parameters(POLICY).values()]
     with pytest.raises(TrainingError, match="policy version 3: the sampler's log-probs differ"):
-        rollouts()
+        method.step(3)
+    assert all(map(torch.equal, before, model.adapter_parameters(POLICY).values())), "nothing was learned from them"
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])

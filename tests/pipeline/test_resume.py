@@ -20,7 +20,7 @@ POINTS = [
     ("label", 0),
     ("consensus", 0),
     ("reward", 3),
-    ("reward", 13),
+    ("reward", 11),
     ("ppo", 1),
     ("ppo", 5),
     ("ppo", 6),

@@ -102,7 +102,7 @@ def test_parts_add_up_to_one_batch(tiny: Path, variant: str, monkeypatch: pytest
     method = make(tiny, variant)
     for step in range(2):
         method.step(step)  # away from the reference, so that the KL term has a gradient
-    rollouts, _ = collect(
+    rollouts = collect(
         method.model, None, letters, method.train, method.decoding, samples_per_prompt=4, seed=2, policy_version=0
     )
     batch = method.batch(rollouts)

@@ -82,7 +82,7 @@ def test_k1_and_exact_kl_agree_on_average(tiny: Path) -> None:
     method = make(tiny, learning_rate=0.01, critic_warmup_steps=0, episodes=16)
     for step in range(4):
         method.step(step)
-    rollouts, _ = collect(
+    rollouts = collect(
         method.model,
         method.critic.head,
         letters,
@@ -102,7 +102,7 @@ def test_k1_and_exact_kl_agree_on_average(tiny: Path) -> None:
 
 def test_parts_add_up_to_one_batch(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = make(tiny)
-    rollouts, _ = collect(
+    rollouts = collect(
         method.model, method.critic.head, letters, method.train, method.decoding, samples_per_prompt=4, seed=2, policy_version=0
     )
     batch = method.batch(rollouts)

@@ -1,14 +1,8 @@
-"""Grouping sequences of unequal length so that little is padded."""
-
-# B batch, S prompt + response tokens, N response tokens of a batch laid end to end
+"""Grouping sequences of unequal length so that a batch fits into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 
 def batches_by_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -39,41 +33,19 @@ def runs_within(costs: Sequence[int], budget: int) -> list[list[int]]:
     return runs
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """Prompts with their responses, padded on the right.
+def packed_batches(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Indices of responses grouped so that a batch has at most max_tokens, a prompt counting once for all its responses.
 
-    ids_BS, mask_BS: tokens, True on real ones. rows_N, places_N: for each response token the row it stands in and the
-    place whose hidden state predicts it (the one before it). targets_N: its id.
+    Responses to a prompt stay together where they fit. Longest first, so that those of a batch are of like length.
     """
-
-    ids_BS: Tensor
-    mask_BS: Tensor
-    rows_N: Tensor
-    places_N: Tensor
-    targets_N: Tensor
-
-    def predicting(self, hidden_BSD: Tensor) -> Tensor:
-        """Hidden states (N, D) from which each response token is predicted."""
-        return hidden_BSD[self.rows_N, self.places_N]
-
-
-def pad(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int, device: torch.device
-) -> Sequences:
-    """Sequences of prompt + response. Every prompt needs a token at least; a response may be empty."""
-    width = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
-    ids_BS = torch.full((len(prompts), width), pad_id, dtype=torch.long)
-    mask_BS = torch.zeros(len(prompts), width, dtype=torch.bool)
-    rows: list[int] = []
-    places: list[int] = []
-    targets: list[int] = []
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        tokens = [*prompt, *response]
-        ids_BS[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        mask_BS[row, : len(tokens)] = True
-        rows += [row] * len(response)
-        places += range(len(prompt) - 1, len(tokens) - 1)
-        targets += response
-    flat = [torch.tensor(part, dtype=torch.long, device=device) for part in (rows, places, targets)]
-    return Sequences(ids_BS.to(device), mask_BS.to(device), *flat)
+    members: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        members.setdefault(tuple(prompt), []).append(i)
+    groups: list[tuple[int, list[int]]] = []
+    for prompt, owned in members.items():
+        for part in runs_within([len(responses[i]) for i in owned], max(1, max_tokens - len(prompt))):
+            some = [owned[place] for place in part]
+            groups.append((len(prompt) + sum(len(responses[i]) for i in some), some))
+    order = sorted(range(len(groups)), key=lambda g: (-groups[g][0], groups[g][1][0]))
+    costs = [groups[g][0] for g in order]
+    return [[i for place in run for i in groups[order[place]][1]] for run in runs_within(costs, max_tokens)]

@@ -1,27 +1,35 @@
-"""Sampling completions: the prompt is computed once for its samples, finished rows leave the batch."""
+"""Sampling completions: a prompt is computed once for its samples, finished rows leave, waiting prompts take their places."""
 
-# B rows in flight, P prompt tokens, V vocabulary
+# A rows in flight, D hidden size, V vocabulary
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from heedful.errors import TrainingError
 from heedful.models.policy import LanguageModel
+from heedful.models.trunk.cache import Decoder, Entry, ModelDecoder, PackedDecoder
 
-COMPACT_SHARE = 0.25  # rows are dropped once this share has finished: each drop copies the cache
+MAX_ROWS = 128  # answers in flight: beyond it a step's matrices are large enough, and the cache grows
+BLOCK = 256  # entries of the vocabulary whose probabilities are summed before they are searched
+ENTER_SHARE = 0.25  # prompts enter when this share of the rows is free: a few at once cost as much as many
 
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled answer: its tokens (end of text included when it ended) and their log-probs when drawn."""
+    """One sampled answer: its tokens (end of text included when it ended) and their log-probs when drawn.
+
+    hidden_TD: the states from which they were drawn, where `sample` was asked to keep them.
+    """
 
     ids: list[int]
     logprobs: list[float]
+    hidden_TD: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Decoding:
     temperature: float
     top_p: float
     max_new_tokens: int
+
+
+@dataclass
+class _Row:
+    """An answer being written. number: its place among all answers."""
+
+    number: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    hidden: list[Tensor] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -44,116 +62,132 @@ def sample(
     generator: torch.Generator,
     on_tokens: Callable[[int], None] | None = None,
     reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
+    keep_hidden: bool = False,
+    max_rows: int = MAX_ROWS,
 ) -> list[list[Response]]:
-    """`samples_per_prompt` answers to each prompt, in the prompts' order, all decoded side by side.
+    """`samples_per_prompt` answers to each prompt, in the prompts' order, at most max_rows decoded side by side.
 
-    Log-probs are those of the distribution at this temperature before top-p cuts it. The draw depends on the generator
-    and on which prompts share the call. on_tokens hears how many tokens each decoding step drew.
-    reweight: from the hidden states (B, D) and the logits (B, V) of the next token, the logits to draw it from.
+    Log-probs are those of the distribution at this temperature before top-p cuts it. Each token of each answer has its random
+    number from the start: the draw depends on the generator and the number of answers, and not on which are in flight together
+    (beyond the last bits, which the shape of a matrix product decides).
+    on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
+    token, the logits to draw it from. keep_hidden: those states are kept in the answers.
     """
-    from transformers import DynamicCache
-
-    chat, device = model.chat, model.device
-    width = max(len(prompt) for prompt in prompts)
-    # Prompts are padded on the left so that all answers grow at the same place.
-    ids_BP = torch.full((len(prompts), width), chat.pad_id, dtype=torch.long)
-    mask_BP = torch.zeros(len(prompts), width, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        ids_BP[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask_BP[row, width - len(prompt) :] = True
-    mask_BP = mask_BP.to(device)
-    cache = DynamicCache(config=model.causal.config)
-    positions_BP = (mask_BP.cumsum(1) - 1).clamp(min=0)
-    hidden_BPD = model.hidden(
-        ids_BP.to(device), mask_BP, adapter=adapter, past_key_values=cache, position_ids=positions_BP, use_cache=True
-    )
-    last_BD = hidden_BPD[:, -1].repeat_interleave(samples_per_prompt, dim=0)
-    if samples_per_prompt > 1:
-        cache.batch_repeat_interleave(samples_per_prompt)
-    mask_BP = mask_BP.repeat_interleave(samples_per_prompt, dim=0)
-    position_B = mask_BP.sum(1)
-    rows = list(range(len(prompts) * samples_per_prompt))  # which answer each row of the batch is writing
-    done = [False] * len(rows)
-    ids: list[list[int]] = [[] for _ in rows]
-    logprobs: list[list[float]] = [[] for _ in rows]
-
-    for step in range(decoding.max_new_tokens):
-        logits_BV = torch.nn.functional.linear(last_BD, model.head_VD).float()
+    count = len(prompts) * samples_per_prompt
+    # Drawn on the processor, so that a seed means the same on every device.
+    uniform = torch.rand(count, decoding.max_new_tokens, generator=generator)
+    max_rows = min(max_rows, count)
+    decoder = _decoder(model, adapter, max_rows)
+    waiting = deque(Entry(prompt, samples_per_prompt) for prompt in prompts)
+    answers: list[Response | None] = [None] * count
+    rows: list[_Row] = []
+    hidden_AD = torch.empty(0, model.hidden_size)
+    entered = 0
+    while waiting or rows:
+        free = max_rows - len(rows)
+        if waiting and (not rows or (decoder.joins and free >= max(samples_per_prompt, ENTER_SHARE * max_rows))):
+            entries = _next(waiting, free)
+            fresh = sum(entry.copies for entry in entries)
+            hidden_AD = torch.cat([hidden_AD.to(model.device, model.dtype), decoder.enter(entries)])
+            rows += [_Row(number) for number in range(entered, entered + fresh)]
+            entered += fresh
+        logits_AV = torch.nn.functional.linear(hidden_AD, model.head_VD).float()
         if reweight is not None:
-            logits_BV = reweight(last_BD, logits_BV)
-        token_B, logprob_B = draw(logits_BV, decoding, generator)
-        drawn = 0
-        for place, (row, token, logprob) in enumerate(zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True)):
-            if not done[place]:
-                ids[row].append(token)
-                logprobs[row].append(logprob)
-                done[place] = token in chat.eos_ids
-                drawn += 1
+            logits_AV = reweight(hidden_AD, logits_AV)
+        uniform_A = torch.stack([uniform[row.number, len(row.ids)] for row in rows])
+        token_A, logprob_A = draw(logits_AV, decoding, uniform_A)
+        done = []
+        for place, (row, token, logprob) in enumerate(zip(rows, token_A.tolist(), logprob_A.tolist(), strict=True)):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            if keep_hidden:
+                row.hidden.append(hidden_AD[place])
+            if token in model.chat.eos_ids or len(row.ids) == decoding.max_new_tokens:
+                done.append(place)
+                answers[row.number] = Response(row.ids, row.logprobs, torch.stack(row.hidden) if keep_hidden else None)
         if on_tokens is not None:
-            on_tokens(drawn)
-        if all(done) or step == decoding.max_new_tokens - 1:
-            break
-        if sum(done) >= COMPACT_SHARE * len(done):
-            keep = torch.tensor([place for place, over in enumerate(done) if not over], device=device)
-            cache.batch_select_indices(keep)
-            token_B, mask_BP, position_B = token_B[keep], mask_BP[keep], position_B[keep]
-            rows = [rows[place] for place in keep.tolist()]
-            done = [False] * len(rows)
-        mask_BP = torch.cat([mask_BP, mask_BP.new_ones(len(rows), 1)], dim=1)
-        hidden_BPD = model.hidden(
-            token_B[:, None],
-            mask_BP,
-            adapter=adapter,
-            past_key_values=cache,
-            position_ids=position_B[:, None],
-            use_cache=True,
-        )
-        last_BD = hidden_BPD[:, -1]
-        position_B = position_B + 1
-
-    answers = [Response(tokens, chances) for tokens, chances in zip(ids, logprobs, strict=True)]
-    return [answers[start : start + samples_per_prompt] for start in range(0, len(answers), samples_per_prompt)]
+            on_tokens(len(rows))
+        if done:
+            order = decoder.leave(done)
+            rows = [rows[place] for place in order]
+            token_A = token_A[torch.tensor(order, dtype=torch.long, device=token_A.device)]
+        hidden_AD = decoder.step(token_A) if rows else hidden_AD[:0]
+    whole = [answer for answer in answers if answer is not None]
+    return [whole[start : start + samples_per_prompt] for start in range(0, count, samples_per_prompt)]
 
 
-def draw(logits_BV: Tensor, decoding: Decoding, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A token (B,) a row and its natural-log probability at the temperature, by inverting the cumulative sum.
+def _decoder(model: LanguageModel, adapter: str | None, max_rows: int) -> Decoder:
+    trunk = model.trunk(adapter)
+    return ModelDecoder(model, adapter) if trunk is None else PackedDecoder(trunk, adapter, max_rows=max_rows)
 
-    torch.multinomial would draw a random number for each entry of the vocabulary; this draws one a row.
+
+def _next(waiting: deque[Entry], free: int) -> list[Entry]:
+    """The prompts that fit into the free rows; one at least, whose samples may enter in parts."""
+    entries: list[Entry] = []
+    while waiting and free > 0:
+        entry = waiting.popleft()
+        taken = min(entry.copies, free)
+        if taken < entry.copies:
+            waiting.appendleft(Entry(entry.prompt, entry.copies - taken))
+        entries.append(Entry(entry.prompt, taken))
+        free -= taken
+    return entries
+
+
+def draw(logits_AV: Tensor, decoding: Decoding, uniform_A: Tensor) -> tuple[Tensor, Tensor]:
+    """A token (A,) a row and its natural-log probability at the temperature, by inverting the cumulative sum.
+
+    uniform_A: one random number in [0, 1) a row; torch.multinomial would draw one for each entry of the vocabulary.
     Raises TrainingError for logits that are NaN or infinite.
     """
+    if decoding.temperature not in (0, 1):
+        logits_AV = logits_AV / decoding.temperature
+    top_A1 = logits_AV.amax(-1, keepdim=True)
+    weights_AV = (logits_AV - top_A1).exp_()
+    total_A = weights_AV.sum(-1)
+    _require_finite(total_A)
+    uniform_A1 = uniform_A.to(logits_AV.device)[:, None]
     if decoding.temperature == 0:
-        logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
-        _require_finite(logprobs_BV)
-        token_B = logits_BV.argmax(-1)
-        return token_B, logprobs_BV.gather(-1, token_B[:, None])[:, 0]
-    logprobs_BV = torch.log_softmax(logits_BV / decoding.temperature, dim=-1)
-    _require_finite(logprobs_BV)
-    probability_BV = logprobs_BV.exp()
-    # One uniform number a row, drawn on the processor so that a seed means the same on every device.
-    uniform_B = torch.rand(logits_BV.shape[0], 1, generator=generator).to(logits_BV.device)
-    if decoding.top_p < 1:
-        sorted_BV, order_BV = probability_BV.sort(dim=-1, descending=True)
+        token_A = logits_AV.argmax(-1)
+    elif decoding.top_p < 1:
+        sorted_AV, order_AV = (weights_AV / total_A[:, None]).sort(dim=-1, descending=True)
         # A token stays while the mass before it is below top_p, so the likeliest always stays.
-        before_BV = sorted_BV.cumsum(-1) - sorted_BV
-        place_B = _invert(torch.where(before_BV < decoding.top_p, sorted_BV, 0.0), uniform_B)
-        token_B = order_BV.gather(-1, place_B)[:, 0]
+        before_AV = sorted_AV.cumsum(-1) - sorted_AV
+        place_A1 = _invert(torch.where(before_AV < decoding.top_p, sorted_AV, 0.0), uniform_A1)
+        token_A = order_AV.gather(-1, place_A1)[:, 0]
     else:
-        token_B = _invert(probability_BV, uniform_B)[:, 0]
-    return token_B, logprobs_BV.gather(-1, token_B[:, None])[:, 0]
+        token_A = _invert_in_blocks(weights_AV, uniform_A1)[:, 0]
+    logprob_A = (logits_AV.gather(-1, token_A[:, None]) - top_A1)[:, 0] - total_A.log()
+    return token_A, logprob_A
 
 
-def _require_finite(logprobs_BV: Tensor) -> None:
-    # One NaN makes its whole row NaN, so one column tells; minus infinity is a token that cannot be drawn.
-    if bool(logprobs_BV[:, 0].isnan().any()):
+def _require_finite(total_A: Tensor) -> None:
+    # One NaN makes its row's sum NaN; minus infinity is a token that cannot be drawn, and adds nothing.
+    if not bool(total_A.isfinite().all()):
         raise TrainingError(
             "the logits of the next token are not finite: the weights have overflowed, or were not finite in the file. Use "
             "model.dtype = 'float32', and lower the learning rate if the model was trained here"
         )
 
 
-def _invert(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    cumulative_BV = weights_BV.cumsum(-1)
-    total_B = cumulative_BV[:, -1:]
+def _invert_in_blocks(weights_AV: Tensor, uniform_A1: Tensor) -> Tensor:
+    """As `_invert`, but cumulative sums are taken over blocks and then within one of them, not over the vocabulary."""
+    rows, vocabulary = weights_AV.shape
+    if vocabulary % BLOCK:
+        return _invert(weights_AV, uniform_A1)
+    blocks_ANK = weights_AV.view(rows, -1, BLOCK)
+    sums_AN = blocks_ANK.sum(-1)
+    block_A1 = _invert(sums_AN, uniform_A1)
+    picked_AK = blocks_ANK[torch.arange(rows, device=block_A1.device), block_A1[:, 0]]
+    # What is left of the uniform number within the block is uniform again.
+    before_A1 = (sums_AN.cumsum(-1) - sums_AN).gather(-1, block_A1)
+    inside_A1 = (uniform_A1 * sums_AN.sum(-1, keepdim=True) - before_A1) / sums_AN.gather(-1, block_A1)
+    return block_A1 * BLOCK + _invert(picked_AK, inside_A1.clamp(0, 1))
+
+
+def _invert(weights_AV: Tensor, uniform_A1: Tensor) -> Tensor:
+    cumulative_AV = weights_AV.cumsum(-1)
+    total_A1 = cumulative_AV[:, -1:]
     # Below the total even when the product rounds up to it, so that the entry found always has weight.
-    threshold_B = torch.minimum(uniform_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-    return torch.searchsorted(cumulative_BV, threshold_B, right=True)
+    threshold_A1 = torch.minimum(uniform_A1 * total_A1, torch.nextafter(total_A1, torch.zeros_like(total_A1)))
+    return torch.searchsorted(cumulative_AV, threshold_A1, right=True)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.batching import packed_batches
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.functional.logprobs import sequence_logprobs, token_scores
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer
+from heedful.models.trunk.packed import pack
 
 
 class ResponseLogprobs(NamedTuple):
@@ -31,13 +32,12 @@ def response_logprobs(model: LanguageModel, answers: Sequence[Answer], *, adapte
     adapter: whose log-probs; None for the base. The caller keeps the answers few enough for memory.
     """
     responses = [answer.response_ids for answer in answers]
-    padded = pad([answer.prompt_ids for answer in answers], responses, pad_id=model.chat.pad_id, device=model.device)
-    hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=adapter))
-    scores = token_scores(hidden_ND, model.head_VD, padded.targets_N)
-    lengths = [len(response) for response in responses]
-    logprobs_BT = pad_sequence(list(torch.split(scores.logprobs_N, lengths)), batch_first=True)
+    packed = pack([answer.prompt_ids for answer in answers], responses, device=model.device)
+    hidden_MD = packed.predicting(model.read(packed, adapter=adapter))
+    scores = token_scores(hidden_MD, model.head_VD, packed.targets_M)
+    logprobs_BT = pad_sequence(list(torch.split(scores.logprobs_N, packed.lengths)), batch_first=True)
     places_T = torch.arange(logprobs_BT.shape[1], device=model.device)
-    return ResponseLogprobs(logprobs_BT, places_T < torch.tensor(lengths, device=model.device)[:, None])
+    return ResponseLogprobs(logprobs_BT, places_T < torch.tensor(packed.lengths, device=model.device)[:, None])
 
 
 def num_tokens(answer: Answer) -> int:
@@ -46,8 +46,8 @@ def num_tokens(answer: Answer) -> int:
 
 
 def answer_batches(answers: Sequence[Answer], max_tokens: int = MAX_TOKENS) -> list[list[int]]:
-    """Indices of answers grouped so that a batch's padded size stays within max_tokens."""
-    return batches_by_tokens([num_tokens(answer) for answer in answers], max_tokens)
+    """Indices of answers grouped so that a batch stays within max_tokens, each prompt of it counting once."""
+    return packed_batches([answer.prompt_ids for answer in answers], [answer.response_ids for answer in answers], max_tokens)
 
 
 @torch.no_grad()

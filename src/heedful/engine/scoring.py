@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.batching import batches_by_tokens, packed_batches
 from heedful.functional.logprobs import compare
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer, AnswerScorer
+from heedful.models.trunk.packed import pack
 
-MAX_TOKENS = 4096  # tokens computed side by side, padding included; beyond this, memory grows and speed does not
+MAX_TOKENS = 4096  # tokens computed side by side; beyond this, memory grows and speed does not
 
 
 @torch.no_grad()
@@ -47,17 +48,25 @@ def score_responses(
     *,
     temperature: float,
     value_head: Callable[[Tensor], Tensor] | None = None,
+    hidden: Sequence[Tensor | None] | None = None,
 ) -> list[ScoredResponse]:
-    """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference)."""
+    """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference).
+
+    hidden: the policy's states (T, D) before each response token, as the sampler kept them; where all are there, the policy
+    reads nothing again.
+    """
+    kept = [] if hidden is None else [row for row in hidden if row is not None]
     found: list[ScoredResponse | None] = [None] * len(prompts)
-    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    for batch in batches_by_tokens(lengths, MAX_TOKENS):
+    adapter = POLICY if POLICY in model.adapters else None
+    for batch in packed_batches(prompts, responses, MAX_TOKENS):
         rows = [responses[i] for i in batch]
-        padded = pad([prompts[i] for i in batch], rows, pad_id=model.chat.pad_id, device=model.device)
-        adapter = POLICY if POLICY in model.adapters else None
-        hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=adapter))
-        ref_hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=None))
-        both = compare(hidden_ND, ref_hidden_ND, model.head_VD, padded.targets_N, temperature=temperature)
+        packed = pack([prompts[i] for i in batch], rows, device=model.device)
+        if len(kept) == len(prompts):
+            hidden_ND, ref_hidden_ND = torch.cat([kept[i] for i in batch]), packed.predicting(model.read(packed, adapter=None))
+        else:
+            sides = model.read_beside_reference(packed, adapter=adapter)
+            hidden_ND, ref_hidden_ND = (packed.predicting(side) for side in sides)
+        both = compare(hidden_ND, ref_hidden_ND, model.head_VD, packed.targets_M, temperature=temperature)
         values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
         columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
         parts = [torch.split(column.cpu(), [len(row) for row in rows]) for column in columns]

@@ -1,18 +1,19 @@
 """Log-probabilities, entropy and exact KL straight from hidden states, a tile of rows at a time.
 
-The (N, V) logits never exist at once: each tile is computed, reduced to one number a row and dropped; its backward
-computes it again.
+The (N, V) logits never exist at once: each tile is computed, reduced and dropped. What the gradient of a log-probability needs
+of them is one vector a row, taken from the tile while it is there.
 """
 
 # N rows (response tokens of a batch, laid end to end), D hidden size, V vocabulary, B batch, T response tokens
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from heedful.errors import ShapeError
 from heedful.functional.masking import require_same_shape
@@ -39,32 +40,98 @@ class Comparison(NamedTuple):
     kl_policy_ref_N: Tensor
 
 
-def token_scores(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0) -> TokenScores:
-    """log softmax(hidden head^T / temperature) at the targets, and the entropy; differentiable in hidden and head.
+def token_scores(
+    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0, learn_entropy: bool = False
+) -> TokenScores:
+    """log softmax(hidden head^T / temperature) at the targets, and the entropy; differentiable once in hidden and head.
 
+    learn_entropy: the entropy has a gradient too, for one more product with the head; else it is detached.
     Logits are taken to float32 before the softmax. Raises ShapeError when the row counts differ.
     """
     if hidden_ND.shape[0] != targets_N.shape[0]:
         raise ShapeError(f"hidden has {hidden_ND.shape[0]} rows, targets {targets_N.shape[0]}")
-    parts = []
-    for start in range(0, hidden_ND.shape[0], TILE_ROWS):
-        tile = (hidden_ND[start : start + TILE_ROWS], head_VD, targets_N[start : start + TILE_ROWS], temperature)
-        parts.append(checkpoint(_tile_scores, *tile, use_reentrant=False))
-    if not parts:
-        empty = hidden_ND.new_zeros(0, dtype=torch.float32)
-        return TokenScores(empty, empty)
-    return TokenScores(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
+    learn = torch.is_grad_enabled()
+    found = _Scores.apply(hidden_ND, head_VD, targets_N, temperature, learn, learn_entropy)  # type: ignore[no-untyped-call]
+    return TokenScores(*found)
 
 
-def _tile_scores(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logprobs_NV = _log_softmax(hidden_ND, head_VD, temperature)
-    entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(-1)
-    return logprobs_NV.gather(-1, targets_N[:, None]).squeeze(-1), entropy_N
+class _Scores(torch.autograd.Function):
+    """Of log-probs alone, d log p(target) / d hidden = (e_target - p) head / temperature is kept, a row each.
+
+    Where the head or the entropy learns too, the tile is computed again in the backward, and one product serves both.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        targets_N: Tensor,
+        temperature: float,
+        learn: bool,
+        learn_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.again = learn_entropy or ctx.needs_input_grad[1]
+        num_rows = hidden_ND.shape[0]
+        logprobs_N = hidden_ND.new_empty(num_rows, dtype=torch.float32)
+        entropy_N = torch.empty_like(logprobs_N)
+        slopes_ND = torch.empty_like(hidden_ND) if learn and ctx.needs_input_grad[0] and not ctx.again else None
+        for rows in _tiles(num_rows):
+            logprobs_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
+            picked = targets_N[rows, None]
+            logprobs_N[rows] = logprobs_NV.gather(-1, picked)[:, 0]
+            probability_NV = logprobs_NV.exp()
+            entropy_N[rows] = -logprobs_NV.mul_(probability_NV).sum(-1)
+            if slopes_ND is not None:
+                slopes_ND[rows] = (_slope(probability_NV, picked).to(head_VD.dtype) @ head_VD) / temperature
+        ctx.save_for_backward(hidden_ND, head_VD, targets_N, slopes_ND)
+        ctx.temperature = temperature
+        if not learn_entropy:
+            ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden_ND, head_VD, targets_N, slopes_ND = ctx.saved_tensors
+        of_logprobs_N, of_entropy_N = grads
+        if not ctx.again:
+            return (None if of_logprobs_N is None else slopes_ND * of_logprobs_N[:, None]), None, None, None, None, None
+        needs_hidden, needs_head = ctx.needs_input_grad[:2]
+        grad_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
+        grad_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
+        for rows in _tiles(hidden_ND.shape[0]):
+            logprobs_NV = _log_softmax(hidden_ND[rows], head_VD, ctx.temperature)
+            probability_NV = logprobs_NV.exp()
+            grad_NV = torch.zeros_like(logprobs_NV)
+            if of_entropy_N is not None:
+                # dH / d logits = -p (log p + H)
+                entropy_N1 = -(probability_NV * logprobs_NV).sum(-1, keepdim=True)
+                grad_NV -= probability_NV * (logprobs_NV + entropy_N1) * of_entropy_N[rows, None]
+            if of_logprobs_N is not None:
+                grad_NV += _slope(probability_NV, targets_N[rows, None]) * of_logprobs_N[rows, None]
+            grad_NV /= ctx.temperature
+            if grad_ND is not None:
+                grad_ND[rows] = grad_NV.to(head_VD.dtype) @ head_VD
+            if grad_VD is not None:
+                grad_VD += grad_NV.to(hidden_ND.dtype).T @ hidden_ND[rows]
+        return grad_ND, None if grad_VD is None else grad_VD.to(head_VD.dtype), None, None, None, None
+
+
+def _slope(probability_NV: Tensor, picked_N1: Tensor) -> Tensor:
+    """e_target - p, in the place of p. The difference is taken before any product, so that a sure token's stays small."""
+    return probability_NV.neg_().scatter_add_(-1, picked_N1, torch.ones_like(picked_N1, dtype=probability_NV.dtype))
+
+
+def _tiles(num_rows: int) -> Iterator[slice]:
+    for start in range(0, num_rows, TILE_ROWS):
+        yield slice(start, min(num_rows, start + TILE_ROWS))
 
 
 def _log_softmax(hidden_ND: Tensor, head_VD: Tensor, temperature: float) -> Tensor:
     logits_NV = torch.nn.functional.linear(hidden_ND, head_VD).float()
-    return torch.log_softmax(logits_NV / temperature, dim=-1)
+    return torch.log_softmax(logits_NV if temperature == 1 else logits_NV / temperature, dim=-1)
 
 
 def compare(
@@ -74,8 +141,7 @@ def compare(
     if not hidden_ND.shape[0] == ref_hidden_ND.shape[0] == targets_N.shape[0]:
         raise ShapeError(f"rows differ: {hidden_ND.shape[0]}, {ref_hidden_ND.shape[0]}, {targets_N.shape[0]}")
     parts: list[Tensor] = []
-    for start in range(0, hidden_ND.shape[0], TILE_ROWS):
-        rows = slice(start, start + TILE_ROWS)
+    for rows in _tiles(hidden_ND.shape[0]):
         with torch.no_grad():
             policy_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
             ref_NV = _log_softmax(ref_hidden_ND[rows], head_VD, temperature)

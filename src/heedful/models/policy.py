@@ -20,20 +20,28 @@ from torch import Tensor, nn
 from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models.chat import Chat
 from heedful.models.sources import loading, read_object, resolve
+from heedful.models.trunk.llama import PackedTrunk, unsupported
+from heedful.models.trunk.packed import Packed, padded
 
 POLICY = "policy"
 REWARD = "reward"
 
 
 class LanguageModel(nn.Module):
-    """A causal language model, its adapters, and its chat. source: what the user named."""
+    """A causal language model, its adapters, and its chat. source: what the user named.
 
-    def __init__(self, causal: Any, tokenizer: Any, source: str) -> None:
+    compiled: layers are compiled when they are first used. recompute: a layer's activations are computed again in the
+    backward instead of kept.
+    """
+
+    def __init__(self, causal: Any, tokenizer: Any, source: str, *, compiled: bool = False, recompute: bool = False) -> None:
         super().__init__()
         causal.requires_grad_(False)
         causal.eval()
         self.causal = causal
         self.source = source
+        self.compiled, self.recompute = compiled, recompute
+        self._trunk: PackedTrunk | None = None
         eos = causal.generation_config.eos_token_id if causal.generation_config is not None else None
         listed = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
         self.chat = Chat(tokenizer, sorted({int(token) for token in listed if token is not None}))
@@ -96,6 +104,7 @@ class LanguageModel(nn.Module):
         self.adapters[name] = config
         self._peft.eval()
         self._active = None
+        self._trunk = None
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The trainable tensors of an adapter by name, float32 whatever the base is, in a stable order."""
@@ -119,10 +128,39 @@ class LanguageModel(nn.Module):
             yield
 
     def hidden(self, ids_BS: Tensor, mask_BS: Tensor, *, adapter: str | None, **extra: Any) -> Tensor:
-        """Last hidden states (B, S, D), what the heads read. mask_BS: True on real tokens. extra: cache, positions."""
+        """The same by the model's own forward pass, (B, S, D). mask_BS: True on real tokens. extra: cache, positions."""
         with self.using(adapter):
             output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
         return output[0]  # type: ignore[no-any-return]
+
+    def trunk(self, adapter: str | None) -> PackedTrunk | None:
+        """The packed way through this model with this adapter; None where it knows the model's or the adapter's kind not."""
+        if self._trunk is None and unsupported(self.causal) is None:
+            self._trunk = PackedTrunk(self.causal, compiled=self.compiled, recompute=self.recompute)
+        return self._trunk if self._trunk is not None and self._trunk.knows(adapter) else None
+
+    def read(self, packed: Packed, *, adapter: str | None) -> Tensor:
+        """Last hidden states (N, D) of a packed batch, what the heads read."""
+        trunk = self.trunk(adapter)
+        if trunk is None:
+            return self._read_padded(packed, adapter)
+        tables = trunk.plan(packed.layout)
+        x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, adapter)
+        return trunk.normal(x_ND)
+
+    def read_beside_reference(self, packed: Packed, *, adapter: str | None) -> tuple[Tensor, Tensor]:
+        """`read` with the adapter and without any; the layers below the adapter's lowest are computed once for both."""
+        trunk = self.trunk(adapter)
+        if trunk is None:
+            return self._read_padded(packed, adapter), self._read_padded(packed, None)
+        tables, shared = trunk.plan(packed.layout), trunk.lowest(adapter)
+        x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, None, stop=shared)
+        both = [trunk.walk(x_ND, packed.positions_N, tables, name, start=shared) for name in (adapter, None)]
+        return trunk.normal(both[0]), trunk.normal(both[1])
+
+    def _read_padded(self, packed: Packed, adapter: str | None) -> Tensor:
+        ids_BS, mask_BS, place_N = padded(packed, pad_id=self.chat.pad_id)
+        return self.hidden(ids_BS, mask_BS, adapter=adapter).flatten(0, 1).index_select(0, place_N)
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """adapter_config.json and adapter_model.safetensors as PEFT reads them."""
@@ -159,7 +197,9 @@ class ValueHead(nn.Module):
         return self.linear(hidden_ND.float()).squeeze(-1)  # type: ignore[no-any-return]
 
 
-def load_language_model(source: str, *, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+def load_language_model(
+    source: str, *, dtype: torch.dtype, device: torch.device, compiled: bool = False, recompute: bool = False
+) -> LanguageModel:
     """The model a source names; a folder with a PEFT adapter becomes its base with the adapter "policy" in place."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -173,16 +213,18 @@ def load_language_model(source: str, *, dtype: torch.dtype, device: torch.device
         causal = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     causal.to(device)
-    model = LanguageModel(causal, tokenizer, base_source)
+    model = LanguageModel(causal, tokenizer, base_source, compiled=compiled, recompute=recompute)
     if adapter is not None:
         with loading(source, "an adapter"):
             model.load_adapter(POLICY, adapter)
     return model
 
 
-def load_base(source: str, *, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+def load_base(
+    source: str, *, dtype: torch.dtype, device: torch.device, compiled: bool = False, recompute: bool = False
+) -> LanguageModel:
     """The model to align. An adapter is refused: the reference, which is the base without one, would not be the start."""
-    model = load_language_model(source, dtype=dtype, device=device)
+    model = load_language_model(source, dtype=dtype, device=device, compiled=compiled, recompute=recompute)
     if model.adapters:
         raise ConfigError(
             f"model.source = {source!r} is an adapter; make a plain model of it first with 'heedful export', so that the "

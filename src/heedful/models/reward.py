@@ -17,11 +17,13 @@ from typing import Any, Literal, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from heedful.errors import ModelError, SourceError
 from heedful.models.head import RewardHead
 from heedful.models.policy import REWARD, LanguageModel, load_language_model
 from heedful.models.sources import loading, read_object, resolve, same_source
+from heedful.models.trunk.packed import pack, shared_tokens
 from heedful.records import Message
 
 SHOWN = 80  # characters of a text in an error
@@ -73,6 +75,9 @@ class AnswerScorer(Protocol):
 class RewardModel(AnswerScorer, Protocol):
     """What training needs besides; the rewards are differentiable in `parameter_groups`."""
 
+    def cost(self, answers: Sequence[Answer]) -> int:
+        """Tokens that are computed when these answers are read together."""
+
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """What is trained, by name: "body" (adapter or encoder) and "head"."""
 
@@ -100,6 +105,9 @@ class AdapterReward:
     def num_tokens(self, answer: Answer) -> int:
         return sum(map(len, self.tokens(answer)))
 
+    def cost(self, answers: Sequence[Answer]) -> int:
+        return shared_tokens([self.tokens(answer) for answer in answers])
+
     def tokens(self, answer: Answer) -> tuple[list[int], list[int]]:
         """The tokens it is fed: those before the response, and the response's."""
         if self.reads == "answer":
@@ -118,20 +126,14 @@ class AdapterReward:
         return self.head.pool(*self._read(answers))
 
     def _read(self, answers: Sequence[Answer]) -> tuple[Tensor, Tensor]:
-        width = max(self.num_tokens(answer) for answer in answers)
-        ids_BS = torch.full((len(answers), width), self.model.chat.pad_id, dtype=torch.long)
-        mask_BS = torch.zeros(len(answers), width, dtype=torch.bool)
-        read_BS = torch.zeros_like(mask_BS)
-        for row, answer in enumerate(answers):
-            prompt, response = self.tokens(answer)
-            tokens = prompt + response
-            ids_BS[row, : len(tokens)] = torch.tensor(tokens)
-            mask_BS[row, : len(tokens)] = True
-            # An empty answer is judged by the state in which nothing was said.
-            first = min(len(prompt), len(tokens) - 1)
-            read_BS[row, max(first, len(tokens) - MEAN_TOKENS) : len(tokens)] = True
-        device = self.model.device
-        return self.model.hidden(ids_BS.to(device), mask_BS.to(device), adapter=self.adapter), read_BS.to(device)
+        """Hidden states of the last tokens of each answer (B, up to MEAN_TOKENS, D), and True on those that the head reads."""
+        read = [self.tokens(answer) for answer in answers]
+        packed = pack([prompt for prompt, _ in read], [response for _, response in read], device=self.model.device)
+        hidden_ND = self.model.read(packed, adapter=self.adapter)
+        # An empty answer is judged by the state in which nothing was said.
+        last = [packed.places(i)[-max(1, min(len(response), MEAN_TOKENS)) :] for i, (_, response) in enumerate(read)]
+        places_BS = pad_sequence([torch.tensor(row) for row in last], batch_first=True, padding_value=-1).to(hidden_ND.device)
+        return hidden_ND[places_BS.clamp(min=0)], places_BS >= 0
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         body = {} if self.adapter is None else self.model.adapter_parameters(self.adapter)
@@ -186,6 +188,9 @@ class EncoderReward:
 
     def num_tokens(self, answer: Answer) -> int:
         return len(self._tokens(answer)[0])
+
+    def cost(self, answers: Sequence[Answer]) -> int:
+        return max(map(self.num_tokens, answers)) * len(answers)
 
     def rewards(self, answers: Sequence[Answer]) -> Tensor:
         return self.head(*self._read(answers))  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heedful.config import DPOSection
 from heedful.engine.batching import runs_within
-from heedful.engine.responses import num_tokens, response_logprobs
+from heedful.engine.responses import response_logprobs
 from heedful.functional.logprobs import sequence_logprobs
 from heedful.functional.losses.completion import completion_loss
 from heedful.functional.losses.preference import (
@@ -29,6 +29,7 @@ from heedful.functional.losses.preference import (
     simpo_loss,
 )
 from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.trunk.packed import shared_tokens
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
 from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reference import reference_logprobs
@@ -121,7 +122,7 @@ class DPO:
         num_chosen = sum(len(group.answers[j].response_ids) for group in groups for j, *_ in group.pairs)
         loss, rewards, nll = 0.0, [0.0, 0.0], 0.0
         verdicts: list[Verdict] = []
-        costs = [max(map(num_tokens, group.answers)) * len(group.answers) for group in groups]
+        costs = [shared_tokens([(answer.prompt_ids, answer.response_ids) for answer in group.answers]) for group in groups]
         for part in runs_within(costs, MICROBATCH_TOKENS):
             some = [groups[i] for i in part]
             with torch.set_grad_enabled(learn):

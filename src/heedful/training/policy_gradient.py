@@ -21,13 +21,14 @@ from torch.nn.functional import pad as pad_columns
 from torch.nn.utils.rnn import pad_sequence
 
 from heedful.config import PolicySection
-from heedful.engine.batching import batches_by_tokens, pad
+from heedful.engine.batching import packed_batches
 from heedful.engine.generation import Decoding
 from heedful.functional.advantages import explained_variance, sampled_kl
 from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, kl_loss, policy_loss
 from heedful.functional.masking import masked_mean, spread, token_weights
 from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.trunk.packed import pack
 from heedful.training.adapter import add_policy, save_policy
 from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
@@ -42,6 +43,7 @@ from heedful.training.rollout import (
     collect,
     measured_by,
     require_finite_rewards,
+    require_same_weights,
 )
 
 MICROBATCH_TOKENS = 1024  # as in reward.py
@@ -110,7 +112,7 @@ class PolicyGradient:
 
     def step(self, step: int) -> dict[str, float]:
         settings = self.settings
-        rollouts, gap = collect(
+        rollouts = collect(
             self.model,
             self.critic.head if self.critic else None,
             self.reward,
@@ -119,6 +121,7 @@ class PolicyGradient:
             samples_per_prompt=settings.samples_per_prompt,
             seed=self.seed * 100_003 + step,
             policy_version=step,
+            rescore=settings.sampler_ratio_cap > 0,
         )
         kl_coef = self.kl.coef
         batch = self.batch(rollouts)
@@ -138,7 +141,6 @@ class PolicyGradient:
             "length": float(batch["mask"].sum(dim=1).float().mean()),
             "finished": sum(rollout.finished for rollout in rollouts) / len(rollouts),
             "kl_coef": kl_coef,
-            "sampler_gap": gap,
             "skipped_groups": float(len(set(batch["groups"].tolist()) - set(batch["groups"][batch["kept"]].tolist()))),
             **measured_by(self.reward),
             **learned,
@@ -171,6 +173,7 @@ class PolicyGradient:
             "entropy": [s.entropy_T for s in scored],
             "kl": [s.kl_T for s in scored],
             "values": [s.values_T for s in scored],
+            "drawn": [torch.tensor(rollout.sampler_logprobs) for rollout in rollouts],
             "mask": [torch.ones_like(s.values_T, dtype=torch.bool) for s in scored],
         }
         batch = {name: pad_sequence(rows, batch_first=True) for name, rows in columns.items()}
@@ -181,9 +184,9 @@ class PolicyGradient:
         batch |= {"scores": scores_B, "groups": torch.arange(len(rollouts)) // settings.samples_per_prompt}
         found = self.recipe.estimate(batch, self.kl.coef)
         advantages_BT = found.advantages_BT
-        if settings.sampler_ratio_cap > 0 and lengths_B.any():
-            drawn_BT = pad_sequence([torch.tensor(rollout.sampler_logprobs) for rollout in rollouts], batch_first=True)
-            advantages_BT = advantages_BT * (batch["old_logprobs"] - drawn_BT).exp().clamp(max=settings.sampler_ratio_cap)
+        if settings.sampler_ratio_cap > 0:
+            weight_BT = (batch["old_logprobs"] - batch["drawn"]).exp().clamp(max=settings.sampler_ratio_cap)
+            advantages_BT = advantages_BT * weight_BT
         return batch | {"advantages": advantages_BT, "returns": found.returns_BT, "kept": found.kept_B & (lengths_B > 0)}
 
     # Phase 2
@@ -192,7 +195,7 @@ class PolicyGradient:
         settings = self.settings
         rows = torch.nonzero(batch["kept"])[:, 0].tolist()
         totals: dict[str, float] = {}
-        updates, norms, passes = 0, 0.0, 0
+        updates, norms, passes, gap = 0, 0.0, 0, 0.0
         for epoch in range(settings.epochs if rows else 0):
             generator = torch.Generator().manual_seed((self.seed * 100_003 + step) * 31 + epoch)
             order = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
@@ -202,6 +205,9 @@ class PolicyGradient:
                 if not chosen:
                     continue
                 sums = self._accumulate(rollouts, batch, chosen, kl_coef)
+                if updates == 0:
+                    gap = sums["sampler_gap"]
+                    require_same_weights(gap, self.model.dtype, step)
                 norms += self.optimiser.update()
                 updates += 1
                 for name, value in sums.items():
@@ -213,13 +219,14 @@ class PolicyGradient:
         names = ("policy_loss", "value_loss", "kl_loss", "clip_fraction", "update_kl")
         return {name: totals.get(name, 0.0) / max(1, updates) for name in names if name in self._parts()} | {
             "grad_norm": norms / max(1, updates),
+            "sampler_gap": gap,
             "epochs": float(passes),
             "learning_rate": float(self.optimiser.adamw.param_groups[0]["lr"]),
         }
 
     def _parts(self) -> dict[str, float]:
         """The quantities that the parts of an optimiser batch add up, at zero."""
-        parts = {"policy_loss": 0.0, "clip_fraction": 0.0, "update_kl": 0.0, "num_tokens": 0.0}
+        parts = {"policy_loss": 0.0, "clip_fraction": 0.0, "update_kl": 0.0, "num_tokens": 0.0, "sampler_gap": 0.0}
         if self.critic:
             parts["value_loss"] = 0.0
         if self.recipe.kl_in_loss:
@@ -234,19 +241,20 @@ class PolicyGradient:
         weights_BT[chosen] = token_weights(batch["mask"][chosen], self.recipe.average, max_tokens=settings.max_new_tokens)
         weighted = batch | {"advantages": batch["advantages"] * weights_BT, "weights": weights_BT}
         sums = self._parts() | {"num_tokens": float(num_tokens)}
-        lengths = [len(rollouts[i].question.ids) + len(rollouts[i].answer.response_ids) for i in chosen]
-        for part in batches_by_tokens(lengths, MICROBATCH_TOKENS):
+        prompts, responses = [rollouts[i].question.ids for i in chosen], [rollouts[i].answer.response_ids for i in chosen]
+        for part in packed_batches(prompts, responses, MICROBATCH_TOKENS):
             rows = [chosen[place] for place in part]
-            padded = pad(
-                [rollouts[i].question.ids for i in rows],
-                [rollouts[i].answer.response_ids for i in rows],
-                pad_id=model.chat.pad_id,
-                device=model.device,
-            )
+            packed = pack([prompts[place] for place in part], [responses[place] for place in part], device=model.device)
             at = {name: column[rows].to(model.device) for name, column in weighted.items()}
             mask_BT = at["mask"]
-            hidden_ND = padded.predicting(model.hidden(padded.ids_BS, padded.mask_BS, adapter=POLICY))
-            fresh = token_scores(hidden_ND, model.head_VD, padded.targets_N, temperature=settings.temperature)
+            hidden_ND = packed.predicting(model.read(packed, adapter=POLICY))
+            fresh = token_scores(
+                hidden_ND,
+                model.head_VD,
+                packed.targets_M,
+                temperature=settings.temperature,
+                learn_entropy=settings.entropy_coef > 0,
+            )
             logprobs_BT = spread(fresh.logprobs_N, mask_BT)
             policy = policy_loss(
                 logprobs_BT,
@@ -258,8 +266,11 @@ class PolicyGradient:
                 dual_clip=settings.dual_clip or None,
                 num_tokens=num_tokens,
             )
-            entropy = entropy_bonus(spread(fresh.entropy_N, mask_BT), mask_BT, num_tokens=num_tokens)
-            loss = policy.loss - settings.entropy_coef * entropy
+            loss = policy.loss
+            if settings.entropy_coef:
+                entropy = entropy_bonus(spread(fresh.entropy_N, mask_BT), mask_BT, num_tokens=num_tokens)
+                loss = loss - settings.entropy_coef * entropy
+            sums["sampler_gap"] += float((logprobs_BT.detach() - at["drawn"]).abs().sum()) / num_tokens
             sums["policy_loss"] += float(policy.loss.detach())
             sums["clip_fraction"] += float(policy.clipped_tokens) / num_tokens
             sums["update_kl"] += float(policy.update_kl) / num_tokens

@@ -144,7 +144,7 @@ class PairwiseTraining:
         num_pairs = sum(len(group.pairs) for group in groups)
         self.optimiser.set_rate(warmup_and_decay(step, self.num_steps))
         total, correct = 0.0, 0.0
-        costs = [max(self.model.num_tokens(a) for a in group.answers) * len(group.answers) for group in groups]
+        costs = [self.model.cost(group.answers) for group in groups]
         for batch in runs_within(costs, MICROBATCH_TOKENS):
             answers = [answer for i in batch for answer in groups[i].answers]
             rewards_B = self.model.rewards(answers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from heedful.engine.generation import Decoding, sample
+from heedful.engine.generation import Decoding, Response, sample
 from heedful.engine.scoring import ScoredResponse, score_responses
 from heedful.errors import TrainingError
 from heedful.models.policy import POLICY, LanguageModel, ValueHead
@@ -60,8 +60,9 @@ def answers_to(
     adapter: str | None,
     samples_per_prompt: int,
     seed: int,
-) -> tuple[list[Answer], list[list[float]]]:
-    """Sampled answers, those to one question side by side, and the log-probs they were drawn with."""
+    keep_hidden: bool = False,
+) -> tuple[list[Answer], list[Response]]:
+    """Sampled answers, those to one question side by side, and what the sampler gave for each."""
     sampled = sample(
         model,
         [question.ids for question in questions],
@@ -69,15 +70,16 @@ def answers_to(
         adapter=adapter,
         samples_per_prompt=samples_per_prompt,
         generator=torch.Generator().manual_seed(seed),
+        keep_hidden=keep_hidden,
     )
-    answers, logprobs = [], []
+    answers, drawn = [], []
     for question, responses in zip(questions, sampled, strict=True):
         for response in responses:
             text = model.chat.text(response.ids)
             finished = model.chat.finished(response.ids)
             answers.append(Answer(question.messages, text, question.ids, response.ids, finished))
-            logprobs.append(response.logprobs)
-    return answers, logprobs
+            drawn.append(response)
+    return answers, drawn
 
 
 def collect(
@@ -90,35 +92,50 @@ def collect(
     samples_per_prompt: int,
     seed: int,
     policy_version: int,
-) -> tuple[list[Rollout], float]:
-    """Rollouts under the current policy, and the mean gap between the sampler's and the trainer's log-probs.
+    rescore: bool = False,
+) -> list[Rollout]:
+    """Rollouts under the current policy. Log-probs, entropy, KL and values come of the states from which the tokens were drawn.
 
-    Raises TrainingError when that gap says that the sampler used other weights, or when a reward is not finite.
+    rescore: of a second pass with the trainer's arithmetic instead. Raises TrainingError when a reward is not finite.
     """
-    answers, drawn = answers_to(model, questions, decoding, adapter=POLICY, samples_per_prompt=samples_per_prompt, seed=seed)
-    prompts, responses = [a.prompt_ids for a in answers], [a.response_ids for a in answers]
-    scored = score_responses(model, prompts, responses, temperature=decoding.temperature, value_head=value_head)
-    gap = sampler_gap([s.logprobs_T for s in scored], drawn)
-    if gap > MAX_SAMPLER_GAP.get(model.dtype, 0.25):
+    answers, drawn = answers_to(
+        model,
+        questions,
+        decoding,
+        adapter=POLICY,
+        samples_per_prompt=samples_per_prompt,
+        seed=seed,
+        keep_hidden=not rescore,
+    )
+    scored = score_responses(
+        model,
+        [answer.prompt_ids for answer in answers],
+        [answer.response_ids for answer in answers],
+        temperature=decoding.temperature,
+        value_head=value_head,
+        hidden=[response.hidden_TD for response in drawn],
+    )
+    rewards = reward(answers)
+    require_finite_rewards(rewards, answers)
+    owners = [question for question in questions for _ in range(samples_per_prompt)]
+    rollouts = [
+        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, response.logprobs)
+        for question, answer, score, value, response in zip(owners, answers, scored, rewards, drawn, strict=True)
+    ]
+    return rollouts
+
+
+def require_same_weights(gap: float, dtype: torch.dtype, policy_version: int) -> None:
+    """Raises TrainingError when log-probs of sampler and trainer are further apart than rounding takes them.
+
+    gap: mean absolute difference a token, nats, before the first update on the rollouts.
+    """
+    if gap > MAX_SAMPLER_GAP.get(dtype, 0.25):
         raise TrainingError(
             f"policy version {policy_version}: the sampler's log-probs differ from the trainer's by {gap:.3f} nats a token on "
             "average, so the rollouts come from other weights (stale adapter, other temperature or other number type). Run "
             "the same command again; if it says so again, use model.dtype = 'float32'"
         )
-    rewards = reward(answers)
-    require_finite_rewards(rewards, answers)
-    owners = [question for question in questions for _ in range(samples_per_prompt)]
-    rollouts = [
-        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, logprobs)
-        for question, answer, score, value, logprobs in zip(owners, answers, scored, rewards, drawn, strict=True)
-    ]
-    return rollouts, gap
-
-
-def sampler_gap(rescored: Sequence[torch.Tensor], drawn: Sequence[Sequence[float]]) -> float:
-    """Mean absolute difference a token between two lists of log-probs; 0 when no answer has a token."""
-    sampled = torch.tensor([logprob for row in drawn for logprob in row])
-    return float((torch.cat(list(rescored)) - sampled).abs().sum()) / max(1, len(sampled))
 
 
 def require_finite_rewards(rewards: Sequence[float], answers: Sequence[Answer]) -> None:

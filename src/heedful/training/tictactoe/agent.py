@@ -83,7 +83,7 @@ def play_games(agent: Agent | None, count: int, openings_B: Tensor, generator: t
             logits_BA = torch.where(random_B[:, None], flat_BA, scores_BA)
         # A game that is over goes on being drawn for, so that a seed means the same moves in the others.
         logits_BA = torch.where(going_B[:, None], logits_BA, torch.zeros_like(logits_BA))
-        squares_B, logprobs_B = draw(logits_BA, SAMPLED, generator)
+        squares_B, logprobs_B = draw(logits_BA, SAMPLED, torch.rand(count, generator=generator))
         plies.append((boards_BA, squares_B, logprobs_B, values_B, going_B, going_B & ~random_B))
         after_BA = board.play(boards_BA[going_B], squares_B[going_B])
         boards_BA = boards_BA.masked_scatter(going_B[:, None].expand_as(boards_BA), after_BA)

@@ -1,0 +1,213 @@
+"""Causal attention over prompts and their responses, each prompt computed once however many responses it has.
+
+Tokens lie end to end without padding; only the scores are padded, to the longest prompt and the longest response of the batch.
+The products are plain batched matrix products: on processors these run at the rate of the linear layers, several times
+that of the fused kernel and of its backward above all (docs/decisions/0005-the-trunk.md has the figures).
+"""
+
+# N tokens laid end to end, G prompts, P longest prompt, K most responses of a prompt, T longest response,
+# H query heads, J key-value heads, R query heads a key-value head, E head size
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VECTOR = 16  # numbers that a processor computes side by side, for scores
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token of a batch stands.
+
+    prompt_lengths: tokens of each prompt. responses: for each prompt the lengths of its responses. Tokens lie as prompt,
+    its responses, next prompt. A prompt or a response may be empty, but not both a prompt and one of its responses.
+    """
+
+    prompt_lengths: Sequence[int]
+    responses: Sequence[Sequence[int]]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.prompt_lengths) + sum(map(sum, self.responses))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which row of a tensor with a row a token and head fills each padded place, prompts' places before responses'.
+
+    prompts, responses: row numbers; what pads repeats row 0. pads: the places that pad. back: for each row its place.
+    """
+
+    prompts: Tensor
+    responses: Tensor
+    pads: tuple[Tensor, Tensor]
+    back: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layout as index tables, the same for all layers.
+
+    queries: rows of q (N H), places (G J R P) and (G J K R T). keys: of k and v (N J), places (G J P) and (G J K T).
+    seen: rows of k and v that a response's tokens see, its prompt's and its own (G J K P+T).
+    mask_PP, mask_GTS: added to scores, 0 where a token is seen and -inf elsewhere; S is P + T.
+    """
+
+    shape: tuple[int, int, int, int]  # G, P, K, T
+    heads: tuple[int, int]  # J, R
+    queries: Rows
+    keys: Rows
+    seen: Tensor
+    mask_PP: Tensor
+    mask_GTS: Tensor
+
+
+def plan(layout: Layout, *, num_heads: int, num_kv_heads: int, dtype: torch.dtype, device: torch.device) -> Plan:
+    """The tables of a layout."""
+    num_groups = len(layout.prompt_lengths)
+    longest = _rounded(max(layout.prompt_lengths, default=0))
+    widest = _rounded(max((length for lengths in layout.responses for length in lengths), default=0))
+    most = max(map(len, layout.responses), default=0) if widest else 0
+    prompts_GP = torch.full((num_groups, longest), -1, dtype=torch.long)
+    responses_GKT = torch.full((num_groups, most, widest), -1, dtype=torch.long)
+    first = 0
+    for g, (length, responses) in enumerate(zip(layout.prompt_lengths, layout.responses, strict=True)):
+        prompts_GP[g, :length] = torch.arange(first, first + length)
+        first += length
+        for k, count in enumerate(responses):
+            if count:
+                responses_GKT[g, k, :count] = torch.arange(first, first + count)
+            first += count
+    ratio = num_heads // num_kv_heads
+    head_JR = torch.arange(num_heads).view(num_kv_heads, ratio)
+    head_J = torch.arange(num_kv_heads)
+    queries = _rows(
+        _of_heads(prompts_GP[:, None, None, :], head_JR[None, :, :, None], num_heads),
+        _of_heads(responses_GKT[:, None, :, None, :], head_JR[None, :, None, :, None], num_heads),
+        device,
+    )
+    key_prompts = _of_heads(prompts_GP[:, None, :], head_J[None, :, None], num_kv_heads)
+    key_responses = _of_heads(responses_GKT[:, None, :, :], head_J[None, :, None, None], num_kv_heads)
+    seen_GKS = torch.cat([prompts_GP[:, None, :].expand(-1, most, -1), responses_GKT], dim=-1)
+    seen = _of_heads(seen_GKS[:, None], head_J[None, :, None, None], num_kv_heads).clamp(min=0)
+    mask_GTS = torch.full((num_groups, widest, longest + widest), float("-inf"))
+    lengths_G = torch.tensor(list(layout.prompt_lengths))
+    mask_GTS[:, :, :longest].masked_fill_((torch.arange(longest) < lengths_G[:, None])[:, None, :], 0.0)
+    mask_GTS[:, :, longest:] = _causal(widest)
+    return Plan(
+        (num_groups, longest, most, widest),
+        (num_kv_heads, ratio),
+        queries,
+        _rows(key_prompts, key_responses, device),
+        seen.to(device),
+        _causal(longest).to(device, dtype),
+        mask_GTS.to(device, dtype),
+    )
+
+
+def _rounded(length: int) -> int:
+    """Up to a whole number of vectors: rows of other lengths leave a rest that takes as long as a vector."""
+    return -(-length // VECTOR) * VECTOR
+
+
+def _of_heads(tokens: Tensor, heads: Tensor, num_heads: int) -> Tensor:
+    return torch.where(tokens >= 0, tokens * num_heads + heads, -1).flatten()
+
+
+def _rows(prompts: Tensor, responses: Tensor, device: torch.device) -> Rows:
+    both = torch.cat([prompts, responses])
+    places = torch.nonzero(both >= 0)[:, 0]
+    back = torch.empty(len(places), dtype=torch.long)
+    back[both[places]] = places
+    pads = tuple(torch.nonzero(rows < 0)[:, 0].to(device) for rows in (prompts, responses))
+    return Rows(prompts.clamp(min=0).to(device), responses.clamp(min=0).to(device), (pads[0], pads[1]), back.to(device))
+
+
+def _causal(size: int) -> Tensor:
+    return torch.full((size, size), float("-inf")).triu(1)
+
+
+def attend(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> Tensor:
+    """softmax(q k^T) v for each token over its prompt and itself, (N, H E); q is scaled already. Differentiable."""
+    return _Attention.apply(q_NHE, k_NJE, v_NJE, tables)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps q, k and v; the probabilities are computed again in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> Tensor:
+        ctx.save_for_backward(q_NHE, k_NJE, v_NJE)
+        ctx.tables = tables
+        found = [part.output() for part in _parts(q_NHE, k_NJE, v_NJE, tables)]
+        flat = torch.cat([part.reshape(-1, q_NHE.shape[-1]) for part in found])
+        return flat.index_select(0, tables.queries.back).view(q_NHE.shape[0], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q_NHE, k_NJE, v_NJE = ctx.saved_tensors
+        tables: Plan = ctx.tables
+        g, p, k, t = tables.shape
+        size = q_NHE.shape[-1]
+        prompts, responses = _parts(q_NHE, k_NJE, v_NJE, tables)
+        rows = grads[0].reshape(-1, size)
+        queries = tables.queries
+        dq_p, dk_p, dv_p = prompts.gradients(rows.index_select(0, queries.prompts).index_fill_(0, queries.pads[0], 0))
+        dq_r, dk_r, dv_r = responses.gradients(rows.index_select(0, queries.responses).index_fill_(0, queries.pads[1], 0))
+        dq = torch.cat([dq_p.view(-1, size), dq_r.view(-1, size)]).index_select(0, queries.back)
+        found = [dq.view_as(q_NHE)]
+        for of_prompts, of_responses in ((dk_p, dk_r), (dv_p, dv_r)):
+            through = of_responses.view(g * tables.heads[0], k, p + t, size)
+            of_prompts += through[:, :, :p].sum(dim=1)  # a prompt is seen by its responses too
+            flat = torch.cat([of_prompts.view(-1, size), through[:, :, p:].reshape(-1, size)])
+            found.append(flat.index_select(0, tables.keys.back).view_as(k_NJE))
+        return (*found, None)
+
+
+def _parts(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> tuple[_Part, _Part]:
+    """Prompts, and responses with what they see, padded."""
+    g, p, k, t = tables.shape
+    j, r = tables.heads
+    size = q_NHE.shape[-1]
+    q, keys, values = (rows.reshape(-1, size) for rows in (q_NHE, k_NJE, v_NJE))
+    of_prompts = _Part(
+        q.index_select(0, tables.queries.prompts).view(g * j, r * p, size),
+        keys.index_select(0, tables.keys.prompts).view(g * j, p, size),
+        values.index_select(0, tables.keys.prompts).view(g * j, p, size),
+        tables.mask_PP,
+        (g * j * r, p, p),
+    )
+    of_responses = _Part(
+        q.index_select(0, tables.queries.responses).view(g * j * k, r * t, size),
+        keys.index_select(0, tables.seen).view(g * j * k, p + t, size),
+        values.index_select(0, tables.seen).view(g * j * k, p + t, size),
+        tables.mask_GTS[:, None],
+        (g, j * k * r, t, p + t),
+    )
+    return of_prompts, of_responses
+
+
+class _Part:
+    """Sequences of equal padded length. q (Z, L, E), k and v (Z, S, E); mask is added to scores viewed as `shape`."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, shape: tuple[int, ...]) -> None:
+        self.q, self.k, self.v = q, k, v
+        scores = torch.bmm(q, k.transpose(1, 2))
+        scores.view(shape).add_(mask)
+        self.probabilities = torch.softmax(scores, dim=-1)
+
+    def output(self) -> Tensor:
+        return torch.bmm(self.probabilities, self.v)
+
+    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """dq, dk, dv from the gradient of `output`, 0 where q pads."""
+        grad = grad.view_as(self.q)
+        through = torch.bmm(grad, self.v.transpose(1, 2))
+        scores = torch._softmax_backward_data(through, self.probabilities, -1, through.dtype)
+        d_values = torch.bmm(self.probabilities.transpose(1, 2), grad)
+        return torch.bmm(scores, self.k), torch.bmm(scores.transpose(1, 2), self.q), d_values

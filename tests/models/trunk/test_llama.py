@@ -1,0 +1,219 @@
+"""The packed trunk against the model's own forward pass: hidden states, adapters' gradients, each family that it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_model
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
+from heedful.models.trunk.llama import unsupported
+from heedful.models.trunk.packed import pack
+
+CPU = torch.device("cpu")
+# The two sum in another order; of three layers in float32 six digits stay.
+FLOAT32 = 2e-5
+# With eight bits, on weights this large: distance from the float32 model as a share of the states' size and of the gradients'
+# norm. The model's own modules, which add the adapter in float32, are at 0.019 and 0.045; the trunk may be half as far again.
+BFLOAT16, BFLOAT16_GRADIENT = 0.03, 0.07
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": 2,
+    "bos_token_id": 1,
+    "pad_token_id": 2,
+}
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig(**SMALL),
+    "llama with biases": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
+    "llama, long rope": LlamaConfig(
+        **SMALL, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0}, head_dim=16
+    ),
+    "mistral": MistralConfig(**SMALL, sliding_window=None),
+    "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL, head_dim=16),
+}
+OTHERS: dict[str, Any] = {
+    "gpt2": GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=2, bos_token_id=1),
+    "mistral, sliding": MistralConfig(**SMALL, sliding_window=8),
+    "llama, gelu": LlamaConfig(**SMALL, hidden_act="gelu"),
+}
+
+PROMPTS = [[5, 6, 7, 8], [9, 10], [5, 6, 7, 8], [11, 12, 13]]
+RESPONSES = [[20, 21, 2], [22, 2], [23, 24, 25, 26], []]
+
+
+def build(config: Any, folder: Path, *, dtype: torch.dtype = torch.float32, **options: bool) -> LanguageModel:
+    """A model of random weights that are large enough to tell a wrong one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        causal = AutoModelForCausalLM.from_config(config)
+        for name, weight in causal.named_parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.6 if "embed" in name else 0.25)
+            elif "bias" in name or "norm" in name:
+                torch.nn.init.uniform_(weight, 0.5, 1.5)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model.make(folder / "tokenizer"))
+    return LanguageModel(causal.to(dtype), tokenizer, "tiny", **options)
+
+
+def adapted(model: LanguageModel, name: str = POLICY, targets: tuple[str, ...] = TARGETS, layers: int = 0) -> LanguageModel:
+    model.add_adapter(name, rank=4, alpha=8, targets=targets, layers=layers, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.adapter_parameters(name).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    for parameter in model.adapter_parameters(name).values():
+        parameter.requires_grad_(True)
+    return model
+
+
+def own_forward(model: LanguageModel, adapter: str | None) -> Tensor:
+    """Hidden states by the model's own forward pass, one response at a time, in the order of the packed tokens."""
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    found: dict[int, Tensor] = {}
+    for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        ids = torch.tensor([prompt + response])
+        hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), adapter=adapter)[0]
+        for place, row in zip(packed.places(i), hidden, strict=True):
+            found.setdefault(place, row)
+    return torch.stack([found[place] for place in range(len(packed.ids_N))])
+
+
+def gradients(model: LanguageModel, hidden: Tensor, name: str = POLICY) -> dict[str, Tensor]:
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)).to(hidden.dtype)
+    parameters = model.adapter_parameters(name)
+    found = torch.autograd.grad((hidden * weights).float().sum(), list(parameters.values()))
+    return dict(zip(parameters, found, strict=True))
+
+
+@pytest.mark.parametrize("adapter", [None, POLICY])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_hidden_states_are_those_of_the_models_own_forward_pass(family: str, adapter: str | None, tmp_path: Path) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path))
+    assert model.trunk(adapter) is not None
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    torch.testing.assert_close(model.read(packed, adapter=adapter), own_forward(model, adapter), atol=FLOAT32, rtol=FLOAT32)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(family: str, recompute: bool, tmp_path: Path) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute))
+    expected = gradients(model, own_forward(model, POLICY))
+    found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY))
+    assert all(float(gradient.norm()) > 0 for gradient in expected.values())
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=FLOAT32 * float(expected[name].abs().max()) * 10, rtol=1e-4)
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ("k_proj", "up_proj", "o_proj")])
+def test_an_adapter_may_leave_layers_and_projections_alone(targets: tuple[str, ...], tmp_path: Path) -> None:
+    model = adapted(build(CONFIGS["llama"], tmp_path), targets=targets, layers=2)
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    found = gradients(model, model.read(packed, adapter=POLICY))
+    for name, gradient in gradients(model, own_forward(model, POLICY)).items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-3, rtol=1e-4)
+    trunk = model.trunk(POLICY)
+    assert trunk is not None
+    assert trunk.lowest(POLICY) == 1
+    both = model.read_beside_reference(packed, adapter=POLICY)
+    for side, adapter in zip(both, (POLICY, None), strict=True):
+        assert torch.equal(side, model.read(packed, adapter=adapter)), "what the two share is the same to the last bit"
+
+
+def test_two_adapters_live_side_by_side(tmp_path: Path) -> None:
+    model = adapted(adapted(build(CONFIGS["llama"], tmp_path)), REWARD, ("q_proj",))
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    for adapter in (POLICY, REWARD, None):
+        torch.testing.assert_close(model.read(packed, adapter=adapter), own_forward(model, adapter), atol=FLOAT32, rtol=FLOAT32)
+
+
+def test_bfloat16_is_as_near_to_float32_as_the_models_own_forward_pass(tmp_path: Path) -> None:
+    exact = adapted(build(CONFIGS["llama"], tmp_path / "a"))
+    rounded = adapted(build(CONFIGS["llama"], tmp_path / "b", dtype=torch.bfloat16))
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    truth = exact.read(packed, adapter=POLICY)
+    truth_gradients, truth = gradients(exact, truth), truth.detach()
+
+    def away(hidden: Tensor) -> tuple[float, float]:
+        """Distance of the states, and of all gradients together, each as a share of what it should be."""
+        found = gradients(rounded, hidden)
+        assert all(gradient.dtype == torch.float32 for gradient in found.values())
+        apart = sum(float((found[name] - gradient).square().sum()) for name, gradient in truth_gradients.items())
+        whole = sum(float(gradient.square().sum()) for gradient in truth_gradients.values())
+        return float((hidden.detach().float() - truth).abs().mean() / truth.abs().mean()), (apart / whole) ** 0.5
+
+    ours, theirs = away(rounded.read(packed, adapter=POLICY)), away(own_forward(rounded, POLICY))
+    assert ours[0] < min(BFLOAT16, 1.5 * theirs[0])
+    assert ours[1] < min(BFLOAT16_GRADIENT, 1.5 * theirs[1])
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_another_model_is_read_a_row_a_response(family: str, tmp_path: Path) -> None:
+    model = build(OTHERS[family], tmp_path)
+    assert unsupported(model.causal)
+    assert model.trunk(None) is None
+    targets = ("c_attn",) if family == "gpt2" else ("q_proj",)
+    adapted(model, targets=targets)
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    hidden = model.read(packed, adapter=POLICY)
+    torch.testing.assert_close(hidden, own_forward(model, POLICY), atol=FLOAT32, rtol=FLOAT32)
+    assert all(float(gradient.norm()) > 0 for gradient in gradients(model, hidden).values())
+
+
+def test_an_adapter_that_is_more_than_lora_is_read_by_the_models_own_modules(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    model = build(CONFIGS["llama"], tmp_path)
+    model._insert(POLICY, LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, init_lora_weights=False))
+    assert model.trunk(POLICY) is None
+    assert model.trunk(None) is not None
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    torch.testing.assert_close(model.read(packed, adapter=POLICY), own_forward(model, POLICY), atol=FLOAT32, rtol=FLOAT32)
+    assert not torch.equal(model.read(packed, adapter=POLICY), model.read(packed, adapter=None))
+
+
+def test_a_read_model_is_saved_whole(tmp_path: Path) -> None:
+    """Joined weights are views of one matrix; what is written must still be each projection's own."""
+    model = load_language_model(str(tiny_model.make(tmp_path / "tiny")), dtype=torch.float32, device=CPU)
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    before = own_forward(model, None)
+    model.read(packed, adapter=None)
+    model.causal.save_pretrained(tmp_path / "saved")
+    model.chat.tokenizer.save_pretrained(tmp_path / "saved")
+    again = load_language_model(str(tmp_path / "saved"), dtype=torch.float32, device=CPU)
+    assert torch.equal(own_forward(again, None), before)
+
+
+def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
+    plain = adapted(build(CONFIGS["llama"], tmp_path / "a"))
+    compiled = adapted(build(CONFIGS["llama"], tmp_path / "b", compiled=True))
+    for cut in (4, 2, 1):  # other numbers of tokens, one function
+        packed = pack(PROMPTS[:cut], RESPONSES[:cut], device=CPU)
+        expected, found = plain.read(packed, adapter=POLICY), compiled.read(packed, adapter=POLICY)
+        torch.testing.assert_close(found, expected, atol=FLOAT32, rtol=FLOAT32)
+        for name, gradient in gradients(compiled, found).items():
+            torch.testing.assert_close(
+                gradient, gradients(plain, plain.read(packed, adapter=POLICY))[name], atol=1e-3, rtol=1e-4
+            )
