@@ -20,7 +20,11 @@ from works import BATCH, LINEAR_PAIRS, NEW_TOKENS, PPO_EPOCHS, RANK, WARMUP, Set
 from heedful.training.loop import batch_of_step
 
 HERE = Path(__file__).parent
-SOURCES = (HERE.parent / "src", HERE)
+# What a turn reads besides heedful; the rest of this folder may change without making its figures stale.
+TURN_FILES = (
+    *("turn.py", "works.py", "heedful_turn.py", "gemm.py", "flops.py", "inputs.py"),
+    *("peer_models.py", "trl_ready.py", "trl_turn.py", "trl_ppo_turn.py", "generate_turn.py"),
+)
 SHORT_TOKENS = 112  # of prompt and completion in a smoke run
 FROM_PROMPTS = ("grpo", "ppo", "generate-32", "generate-128")
 
@@ -162,10 +166,8 @@ def environment() -> dict[str, str]:
 def fingerprint() -> str:
     """Hash of heedful's and the benchmarks' sources: a turn made by others is not kept."""
     digest = hashlib.sha256()
-    for folder in SOURCES:
-        for path in sorted(folder.rglob("*.py")):
-            if ".peers" not in path.parts and ".work" not in path.parts:
-                digest.update(path.read_bytes())
+    for path in [*sorted((HERE.parent / "src").rglob("*.py")), *(HERE / name for name in TURN_FILES)]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -35,18 +35,25 @@ def load_tokenizer(folder: str) -> Any:
     return tokenizer
 
 
-def load_policy(folder: str, adapter: str, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_policy(folder: str, adapter: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
     """A causal model with the adapter in it, which is to be trained."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     return with_adapter(model, adapter)
 
 
-def load_reward(folder: str, adapter: str, *, dtype: torch.dtype = torch.float32, head: list[float] | None = None) -> Any:
+def load_reward(
+    folder: str,
+    adapter: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    head: list[float] | None = None,
+    attention: str = "sdpa",
+) -> Any:
     """A reward model with the adapter in it, which is to be trained like the head.
 
     head: weights to begin with, of the hidden state divided by its spread as in heedful; without them a plain head of zeros.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype, attn_implementation=attention)
     if head is None:
         nn.init.zeros_(model.score.weight)
     else:
@@ -102,3 +109,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.clock.facts.setdefault("loss", float(logs["loss"]))
+
+
+def whole_value_model(folder: str, hidden_size: int) -> Any:
+    """A value model of which all weights are trained, TRL's own way; its head begins at zero."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, attn_implementation="sdpa")
+    model.score = Score([0.0] * hidden_size)
+    return model

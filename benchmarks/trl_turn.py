@@ -51,9 +51,13 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
     return [job["inputs"]["pairs"][job["examples"][i]] for i in job["order"]]
 
 
+def attention(job: Job) -> str:
+    return str(job["settings"].get("attention", "sdpa"))
+
+
 def policy_of(job: Job, clock: Clock) -> Any:
     folders, weights = job["inputs"]["folders"], job["settings"]["weights"]
-    model = load_policy(folders[weights], folders["policy"], dtype=getattr(torch, weights))
+    model = load_policy(folders[weights], folders["policy"], dtype=getattr(torch, weights), attention=attention(job))
     clock.facts["logprobs"] = fixed_logprobs(job, model)
     return model
 
@@ -108,7 +112,8 @@ def sft(job: Job, clock: Clock, folder: str) -> Any:
 def reward(job: Job, clock: Clock, folder: str) -> Any:
     folders, weights = job["inputs"]["folders"], job["settings"]["weights"]
     head = job["inputs"]["score_head"]
-    model = load_reward(folders[weights], folders["reward"], dtype=getattr(torch, weights), head=head)
+    dtype = getattr(torch, weights)
+    model = load_reward(folders[weights], folders["reward"], dtype=dtype, head=head, attention=attention(job))
     clock.facts["rewards"] = fixed_rewards(job, model)
     listed = [{side: row["prompt_ids"] + row[side] for side in ("chosen_ids", "rejected_ids")} for row in rows_of(job)]
     config = RewardConfig(max_length=None, train_sampling_strategy="sequential", **options(job, folder))

@@ -23,6 +23,7 @@ AUTOCAST: Settings = {"weights": "float32", "autocast": True, "gradient_checkpoi
 PRECOMPUTE: Settings = AUTOCAST | {"precompute": True}
 IN_STEP: Settings = AUTOCAST | {"precompute": False}
 ONLINE: Settings = AUTOCAST | {"rows": 32}
+ONLINE_PPO: Settings = ONLINE | {"value": "adapter"}
 PLAIN: Settings = {"weights": "bfloat16", "autocast": False, "cache": "dynamic"}
 
 
@@ -62,7 +63,7 @@ LISTED = (
     _trl("sft", "SFT", "completions/s", 3, AUTOCAST),
     _trl("kto", "KTO", "completions/s", 2, PRECOMPUTE),
     Work("grpo", "GRPO", "episodes/s", 2, EPISODES, EPISODES, GRPO_PROMPTS, TRL, "trl_turn.py", ONLINE),
-    Work("ppo", "PPO step", "episodes/s", 1, EPISODES, EPISODES, EPISODES, TRL_PPO, "trl_ppo_turn.py", ONLINE),
+    Work("ppo", "PPO step", "episodes/s", 1, EPISODES, EPISODES, EPISODES, TRL_PPO, "trl_ppo_turn.py", ONLINE_PPO),
     _generation(32, 2),
     _generation(128, 1),
     Work("train", "forward and backward", "pairs/s", 3, BATCH, BATCH),
