@@ -96,7 +96,7 @@ def number(value: float) -> str:
 
 def table(works: Mapping[str, Figures]) -> str:
     """80 columns: title, both rates with their unit, ratio with its range, memory ratio, share of the measured limit."""
-    heading = f"{'':<20}{'heedful':>8}{'peer':>7} {'':<14}{'ratio':>18}{'memory':>7}{'limit':>5}"
+    heading = f"{'':<20}{'heedful':>8}{'peer':>7} {'':<14}{'ratio':>17}{'memory':>7}{'limit':>6}"
     lines = [heading, "-" * LINE]
     for figures in works.values():
         ours = number(figures["heedful"]["rate"]["median"])
@@ -107,7 +107,7 @@ def table(works: Mapping[str, Figures]) -> str:
             ratio = f"{number(found['median'])} [{number(found['low'])},{number(found['high'])}]"
             memory = f"{figures['memory_ratio']['median']:.2f}"
         share = f"{figures['share']['median']:.0%}" if "share" in figures else ""
-        lines.append(f"{figures['title']:<20}{ours:>8}{theirs:>7} {figures['unit']:<14}{ratio:>18}{memory:>7}{share:>5}")
+        lines.append(f"{figures['title']:<20}{ours:>8}{theirs:>7} {figures['unit']:<14}{ratio:>17}{memory:>7}{share:>6}")
     return "\n".join(lines)
 
 

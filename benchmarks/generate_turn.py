@@ -9,7 +9,6 @@ import torch
 from peer_models import PAD, autocast, fixed_logprobs
 from transformers import AutoModelForCausalLM
 from turn import Clock, read_job
-from works import NEW_TOKENS
 
 
 def main() -> None:
@@ -21,11 +20,17 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, weights), attn_implementation="sdpa").eval()
     model.generation_config.eos_token_id = None  # no token ends a row
     clock.facts["logprobs"] = fixed_logprobs(job, model)
-    prompts = job["inputs"]["prompts"][: job["num_prompts"]]
+    prompts = [job["inputs"]["prompts"][i] for i in job["prompts"]]
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    options: dict[str, Any] = {
+        "max_new_tokens": job["new_tokens"],
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+    }
     if settings["cache"] != "dynamic":
         options["cache_implementation"] = settings["cache"]
     outer = autocast(job) if settings["autocast"] else contextlib.nullcontext()

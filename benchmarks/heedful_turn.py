@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from turn import Clock, even_share, marked_rows, read_job
-from works import BATCH, BETA, EPISODES, GRPO_SAMPLES, NEW_TOKENS, PPO_EPOCHS, PPO_MINIBATCHES, RANK
+from works import BATCH, BETA, EPISODES, GRPO_SAMPLES, PPO_EPOCHS, PPO_MINIBATCHES, RANK
 
 from heedful.config import DPOSection, GRPOSection, KTOSection, LoraSection, PPOSection, RewardSection, SFTSection
 from heedful.engine import scoring
@@ -43,7 +43,7 @@ def load(job: Job, *adapters: str) -> LanguageModel:
 
 
 def without_end(model: LanguageModel) -> LanguageModel:
-    """No token ends an answer any more, so that each has exactly NEW_TOKENS of them."""
+    """No token ends an answer any more, so that each has exactly as many as the job says."""
     model.chat.eos_ids = ()
     return model
 
@@ -215,9 +215,9 @@ def online(job: Job, clock: Clock) -> None:
     is_ppo = job["work"] == "ppo"
     model = without_end(load(job, POLICY, *([REWARD] if is_ppo else [])))
     clock.facts["logprobs"] = fixed_logprobs(job, model)
-    prompts = job["inputs"]["prompts"][: job["num_prompts"]]
+    prompts = [job["inputs"]["prompts"][i] for i in job["prompts"]]
     questions = [Question(str(number), (), ids) for number, ids in enumerate(prompts)]
-    common = {"lora": LORA, "episodes": EPISODES, "max_new_tokens": NEW_TOKENS, "temperature": 1.0}
+    common = {"lora": LORA, "episodes": EPISODES, "max_new_tokens": job["new_tokens"], "temperature": 1.0}
     method: PolicyGradient
     if is_ppo:
         judge = reward_of(job, model)
@@ -245,8 +245,8 @@ def online(job: Job, clock: Clock) -> None:
 def generate(job: Job, clock: Clock) -> None:
     model = without_end(load(job))
     clock.facts["logprobs"] = fixed_logprobs(job, model, None)
-    prompts = job["inputs"]["prompts"][: job["num_prompts"]]
-    decoding = Decoding(1.0, 1.0, NEW_TOKENS)
+    prompts = [job["inputs"]["prompts"][i] for i in job["prompts"]]
+    decoding = Decoding(1.0, 1.0, job["new_tokens"])
 
     def step(number: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(number)

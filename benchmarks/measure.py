@@ -15,6 +15,7 @@ from typing import Any
 
 import flops
 import peers
+from turn import marked_rows
 from works import BATCH, LINEAR_PAIRS, NEW_TOKENS, PPO_EPOCHS, RANK, WARMUP, Settings, Work
 
 from heedful.training.loop import batch_of_step
@@ -25,7 +26,8 @@ TURN_FILES = (
     *("turn.py", "works.py", "heedful_turn.py", "gemm.py", "flops.py", "inputs.py"),
     *("peer_models.py", "trl_ready.py", "trl_turn.py", "trl_ppo_turn.py", "generate_turn.py"),
 )
-SHORT_TOKENS = 112  # of prompt and completion in a smoke run
+# A smoke run: at most so many tokens in prompt and completion, and in a prompt to sample from, and so many sampled.
+SHORT_TOKENS, SHORT_PROMPT, SHORT_SAMPLE = 112, 64, 8
 FROM_PROMPTS = ("grpo", "ppo", "generate-32", "generate-128")
 
 
@@ -43,6 +45,20 @@ class Bench:
 
     def steps(self, work: Work) -> int:
         return 1 if self.quick and work.name != "linear" else work.steps
+
+    @property
+    def new_tokens(self) -> int:
+        return SHORT_SAMPLE if self.quick else NEW_TOKENS
+
+    def units(self, work: Work) -> int:
+        """Of useful work a step."""
+        return work.num_prompts * self.new_tokens if work.name.startswith("generate") else work.units
+
+    def prompts(self, work: Work) -> list[int]:
+        """Which prompts of the inputs the work samples from."""
+        listed = self.inputs["prompts"]
+        fitting = [i for i, ids in enumerate(listed) if not self.quick or len(ids) <= SHORT_PROMPT]
+        return (fitting * work.num_prompts)[: work.num_prompts]
 
     def examples(self, work: Work) -> list[int]:
         """Which pairs of the inputs the work reads, warm-up included."""
@@ -72,8 +88,9 @@ class Bench:
             "warmup": WARMUP,
             "steps": self.steps(work),
             "batch": work.batch,
-            "units": work.units,
-            "num_prompts": work.num_prompts,
+            "units": self.units(work),
+            "prompts": self.prompts(work),
+            "new_tokens": self.new_tokens,
             "sizes": list(LINEAR_PAIRS) if work.name == "linear" else [],
             "examples": examples,
             "order": order,
@@ -133,16 +150,14 @@ class Bench:
         shape = flops.shape_of(config, RANK)
         if work.name in FROM_PROMPTS:
             samples = work.units // work.num_prompts if not work.name.startswith("generate") else 1
-            prompts = inputs["prompts"][: work.num_prompts]
-            shared = [(len(prompt), [NEW_TOKENS] * samples) for prompt in prompts] * self.steps(work)
+            prompts = [inputs["prompts"][i] for i in self.prompts(work)]
+            shared = [(len(prompt), [self.new_tokens] * samples) for prompt in prompts] * self.steps(work)
             return flops.needed(work.name, shape, shared, epochs=PPO_EPOCHS if work.name == "ppo" else 1)
         job = self.job(work, "heedful", {})
         rows = [inputs["pairs"][job["examples"][i]] for i in job["order"][WARMUP * BATCH :]]
         other: list[flops.Shared] = []
         if work.name == "kto":
-            import turn
-
-            marked = turn.marked_rows(job | {"inputs": inputs})[WARMUP * BATCH :]
+            marked = marked_rows(job | {"inputs": inputs})[WARMUP * BATCH :]
             listed = [(len(row["prompt_ids"]), [len(row["completion_ids"])]) for row in marked]
             other = [(len(row["prompt_ids"]), [len(row["KL_completion_ids"])]) for row in marked]
         elif work.name == "sft":

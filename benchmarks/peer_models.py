@@ -97,6 +97,13 @@ def fixed_rewards(job: dict[str, Any], model: Any) -> list[float]:
         return [float(model(ids).logits[0, 0]) for ids, _ in fixed_rows(job)]
 
 
+class NoEnd(TrainerCallback):  # type: ignore[misc]
+    """No token ends a completion; the trainer sets the tokenizer's end of text just before training begins."""
+
+    def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
+        model.generation_config.eos_token_id = None
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Ends the clock's step with each optimiser step, and keeps the first loss."""
 

@@ -35,8 +35,8 @@ REFERENCED = {name: settings | {"precompute": False} for name, settings in TRAIN
     "bf16 weights, reference precomputed": AUTOCAST | BFLOAT16 | {"precompute": True},
 }
 SAMPLING: dict[str, Settings] = {
-    "float32 weights, bf16 autocast": {},
-    "autocast around generation as well": {"autocast": "all"},
+    "float32 weights, bf16 autocast": {"weights": "float32"},
+    "float32 weights, autocast around generation as well": {"weights": "float32", "autocast": "all"},
     "bf16 weights": BFLOAT16,
     "bf16 weights and autocast": BOTH,
 }

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     arguments = options()
     listed = chosen(WORKS, arguments.only)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the turn that is under way ends with this process
     given = arguments.data or (Path(os.environ["HEEDFUL_DATA"]) if os.environ.get("HEEDFUL_DATA") else None)
     if given is not None and not (given / "hh").is_dir():
         sys.exit(f"{given}: holds no folder hh; name the one above hh/harmless.jsonl.gz, or leave --data and HEEDFUL_DATA out")

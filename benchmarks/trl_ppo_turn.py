@@ -25,7 +25,7 @@ from peer_models import (
 )
 from transformers import DataCollatorWithPadding
 from turn import Clock, read_job
-from works import EPISODES, NEW_TOKENS, PPO_EPOCHS, PPO_MINIBATCHES
+from works import EPISODES, PPO_EPOCHS, PPO_MINIBATCHES
 
 Job = dict[str, Any]
 
@@ -57,7 +57,7 @@ def main() -> None:
         os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"  # bf16 = True does not reach this trainer's accelerator
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
-    prompts = job["inputs"]["prompts"][: job["num_prompts"]]
+    prompts = [job["inputs"]["prompts"][i] for i in job["prompts"]]
     tokenizer = load_tokenizer(job["inputs"]["folders"]["float32"])
     tokenizer.padding_side = "left"
     collate = DataCollatorWithPadding(tokenizer)
@@ -85,7 +85,7 @@ def main() -> None:
             num_ppo_epochs=PPO_EPOCHS,
             local_rollout_forward_batch_size=settings["rows"],
             total_episodes=EPISODES * (job["warmup"] + job["steps"]),
-            response_length=NEW_TOKENS,
+            response_length=job["new_tokens"],
             temperature=1.0,
             kl_coef=0.1,
             learning_rate=5e-5,

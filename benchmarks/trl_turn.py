@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peer_models import Watch, autocast, fixed_logprobs, fixed_rewards, load_policy, load_reward, load_tokenizer
+from peer_models import NoEnd, Watch, autocast, fixed_logprobs, fixed_rewards, load_policy, load_reward, load_tokenizer
 from trl import DPOConfig, GRPOConfig, KTOConfig, RewardConfig, SFTConfig
 from trl_ready import (
     ReadyDPOTrainer,
@@ -20,7 +20,7 @@ from trl_ready import (
     watched,
 )
 from turn import Clock, even_share, marked_rows, read_job
-from works import BETA, GRPO_SAMPLES, NEW_TOKENS
+from works import BETA, GRPO_SAMPLES
 
 Job = dict[str, Any]
 
@@ -121,14 +121,13 @@ def reward(job: Job, clock: Clock, folder: str) -> Any:
 
 
 def grpo(job: Job, clock: Clock, folder: str) -> Any:
-    """Every step samples from the same prompts. No token ends a completion, so each has exactly NEW_TOKENS."""
-    prompts = job["inputs"]["prompts"][: job["num_prompts"]]
+    """Every step samples from the same prompts. No token ends a completion, so all have the same length."""
+    prompts = [job["inputs"]["prompts"][i] for i in job["prompts"]]
     model = policy_of(job, clock)
-    model.generation_config.eos_token_id = None
     config = GRPOConfig(
         beta=0.04,
         num_generations=GRPO_SAMPLES,
-        max_completion_length=NEW_TOKENS,
+        max_completion_length=job["new_tokens"],
         temperature=1.0,
         generation_batch_size=job["batch"],
         **options(job, folder),
@@ -141,6 +140,7 @@ def grpo(job: Job, clock: Clock, folder: str) -> Any:
     trainer = watched(ReadyGRPOTrainer, clock)(
         model, args=config, reward_funcs=judge, **shared(job, clock, [{"prompt": str(i)} for i in range(len(prompts))])
     )
+    trainer.add_callback(NoEnd())
     trainer.ready, trainer.heard = prompts, clock.read
     trainer.generation_config.eos_token_id = None
     trainer.eos_token_ids = [-1]

@@ -22,7 +22,8 @@ Settings = dict[str, Any]
 AUTOCAST: Settings = {"weights": "float32", "autocast": True, "gradient_checkpointing": False, "rows": 8}
 PRECOMPUTE: Settings = AUTOCAST | {"precompute": True}
 IN_STEP: Settings = AUTOCAST | {"precompute": False}
-ONLINE: Settings = AUTOCAST | {"rows": 32}
+# bfloat16 weights, because the trainers sample outside their autocast.
+ONLINE: Settings = AUTOCAST | {"weights": "bfloat16", "rows": 32}
 ONLINE_PPO: Settings = ONLINE | {"value": "adapter"}
 PLAIN: Settings = {"weights": "bfloat16", "autocast": False, "cache": "dynamic"}
 
