@@ -138,6 +138,10 @@ def judge(arguments: argparse.Namespace, latest: dict[str, Any], folder: Path) -
     if arguments.quick:
         print("a smoke run: nothing compared")
         return
+    for key in ("cpu", "bfloat16_flags", "torch_threads"):
+        old, new = before.get("machine", {}).get(key), latest["machine"][key]
+        if before and old != new:
+            print(f"results.json was measured on another machine ({key} {old}, here {new}): ratios may differ for that alone")
     told = slower(latest["works"], before.get("works", {}), arguments.gate)
     if told:
         print(f"\nslower than benchmarks/results.json by more than {arguments.gate:.0%}:")
