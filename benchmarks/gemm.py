@@ -17,7 +17,10 @@ SECONDS = 0.4  # of each shape and type
 
 
 def rate(inputs: int, outputs: int, dtype: torch.dtype) -> float:
-    """Operations a second of (ROWS, inputs) x (inputs, outputs): the median of repeated products."""
+    """Operations a second of (ROWS, inputs) x (inputs, outputs): the upper decile of repeated products.
+
+    A limit is what the machine can do; the middle would say what other processes left of it.
+    """
     left, right = torch.randn(ROWS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
     for _ in range(3):
         torch.nn.functional.linear(left, right)
@@ -27,7 +30,7 @@ def rate(inputs: int, outputs: int, dtype: torch.dtype) -> float:
         began = time.perf_counter()
         torch.nn.functional.linear(left, right)
         found.append(2 * ROWS * inputs * outputs / (time.perf_counter() - began))
-    return statistics.median(found)
+    return statistics.quantiles(found, n=10)[-1] if len(found) > 1 else found[0]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Which setting of a peer is its fastest on this machine: one turn of each, as Markdown.
+"""Which setting of a peer is its fastest on this machine: turns of all settings in rotation, medians as Markdown.
 
-    python benchmarks/peer_settings.py [--only NAME] [--quick]
+    python benchmarks/peer_settings.py [--only NAME] [--repeats N] [--quick]
 
 The winners stand in works.py, the table in docs/methods/speed.md. Turns are kept like those of run.py.
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from compare import number
+from compare import number, spread
 from inputs import prepare
 from measure import Bench, chosen
 from run import BESIDE, HERE
@@ -65,15 +66,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=BESIDE, help="folder that holds hh/")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"of {', '.join(TRIED)}")
     parser.add_argument("--work", type=Path, default=HERE / ".work")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds over all settings (default 1)")
     parser.add_argument("--quick", action="store_true", help="one step on short pairs")
     arguments = parser.parse_args()
     folder = arguments.work.resolve()
     bench = Bench(prepare(folder, arguments.data), folder, arguments.quick)
     print("| work | setting | a second | peak memory, GB |\n|---|---|---|---|")
     for work in chosen({name: WORKS[name] for name in TRIED}, arguments.only):
-        for place, (name, settings) in enumerate(TRIED[work.name].items()):
-            found = bench.turn(work, "peer", 0, settings, f"setting-{place}")
-            rate, memory = number(found["rate"]), number(found["peak_memory_gb"])
+        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in TRIED[work.name]}
+        for repeat in range(arguments.repeats):
+            for place, (name, settings) in enumerate(TRIED[work.name].items()):
+                turns[name].append(bench.turn(work, "peer", repeat, settings, f"setting-{place}"))
+        for name, found in turns.items():
+            rate, memory = (number(spread([turn[key] for turn in found])["median"]) for key in ("rate", "peak_memory_gb"))
             print(f"| {work.title} | {name} | {rate} {work.unit} | {memory} |", flush=True)
 
 
