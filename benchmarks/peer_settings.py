@@ -29,6 +29,8 @@ TRAINING: dict[str, Settings] = {
     "first, gradient checkpointing": AUTOCAST | {"gradient_checkpointing": True},
     "first, 4 rows x 2": AUTOCAST | {"rows": 4},
     "first, 2 rows x 4": AUTOCAST | {"rows": 2},
+    "bf16 weights and autocast, 4 rows x 2": AUTOCAST | BOTH | {"rows": 4},
+    "bf16 weights and autocast, 2 rows x 4": AUTOCAST | BOTH | {"rows": 2},
     "first, eager attention": AUTOCAST | {"attention": "eager"},
 }
 REFERENCED = {name: settings | {"precompute": False} for name, settings in TRAINING.items()} | {
