@@ -40,6 +40,7 @@ def models(job: Job, clock: Clock) -> dict[str, Any]:
     clock.facts["logprobs"] = fixed_logprobs(job, policy)
     judge = load_reward(folders["float32"], folders["reward"], head=head).merge_and_unload().eval().requires_grad_(False)
     judge = judge.to(dtype)
+    judge.score.float()
     clock.facts["rewards"] = fixed_rewards(job, judge)
     if settings["value"] == "whole":
         value = whole_value_model(folders["float32"], len(head))
