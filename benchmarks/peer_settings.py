@@ -47,9 +47,13 @@ TRIED: dict[str, dict[str, Settings]] = {
     "reward": TRAINING,
     "dpo": REFERENCED,
     "sft": TRAINING,
-    "kto": REFERENCED,
+    # Not in parts: the KL would be a mean over each part.
+    "kto": {name: settings for name, settings in REFERENCED.items() if settings["rows"] == 8},
     "grpo": {name: ONLINE | change for name, change in SAMPLING.items()}
-    | {"bf16 weights, 8 rows x 4": ONLINE | BFLOAT16 | {"rows": 8}},
+    | {
+        "bf16 weights, 8 rows x 4": ONLINE | BFLOAT16 | {"rows": 8},
+        "bf16 weights and autocast, 8 rows x 4": ONLINE | BOTH | {"rows": 8},
+    },
     "ppo": {name: ONLINE_PPO | change for name, change in SAMPLING.items()}
     | {
         "bf16 weights, rollouts by 8": ONLINE_PPO | BFLOAT16 | {"rows": 8},

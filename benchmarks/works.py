@@ -21,9 +21,10 @@ Settings = dict[str, Any]
 # The fastest of what was tried on a processor with bfloat16; docs/methods/speed.md has the table, peer_settings.py makes it.
 AUTOCAST: Settings = {"weights": "float32", "autocast": True, "gradient_checkpointing": False, "rows": 8}
 PRECOMPUTE: Settings = AUTOCAST | {"precompute": True}
-IN_STEP: Settings = AUTOCAST | {"precompute": False}
+IN_STEP: Settings = AUTOCAST | {"precompute": False, "rows": 2}
 # bfloat16 weights, because the trainers sample outside their autocast.
 ONLINE: Settings = AUTOCAST | {"weights": "bfloat16", "rows": 32}
+ONLINE_GRPO: Settings = ONLINE | {"autocast": False, "rows": 8}
 ONLINE_PPO: Settings = ONLINE | {"value": "adapter"}
 PLAIN: Settings = {"weights": "bfloat16", "autocast": False, "cache": "dynamic"}
 
@@ -60,10 +61,10 @@ def _generation(rows: int, steps: int) -> Work:
 
 LISTED = (
     _trl("reward", "reward model", "pairs/s", 3, AUTOCAST),
-    _trl("dpo", "DPO", "pairs/s", 2, PRECOMPUTE),
+    _trl("dpo", "DPO", "pairs/s", 2, IN_STEP),
     _trl("sft", "SFT", "completions/s", 3, AUTOCAST),
     _trl("kto", "KTO", "completions/s", 2, PRECOMPUTE),
-    Work("grpo", "GRPO", "episodes/s", 2, EPISODES, EPISODES, GRPO_PROMPTS, TRL, "trl_turn.py", ONLINE),
+    Work("grpo", "GRPO", "episodes/s", 2, EPISODES, EPISODES, GRPO_PROMPTS, TRL, "trl_turn.py", ONLINE_GRPO),
     Work("ppo", "PPO step", "episodes/s", 1, EPISODES, EPISODES, EPISODES, TRL_PPO, "trl_ppo_turn.py", ONLINE_PPO),
     _generation(32, 2),
     _generation(128, 1),
