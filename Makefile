@@ -32,7 +32,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 links: $(READY)
 	$(BIN)/python tests/support/line_links.py --fix

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+from peer_models import load_policy, load_reward, load_tokenizer
+from transformers import TrainerCallback
+from trl import DPOConfig, RewardConfig
+from trl_ready import ReadyDPOTrainer, ReadyRewardTrainer, base_as_reference
 
 
 class Losses(TrainerCallback):  # type: ignore[misc]
@@ -25,31 +26,13 @@ class Losses(TrainerCallback):  # type: ignore[misc]
             self.found.append(float(logs["loss"]))
 
 
-class ReadyDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """Takes the token ids as they are."""
-
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
-
-
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     base = str(Path(sys.argv[1]).parent / "base")
     torch.manual_seed(job["seed"])
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.pad_token_id = 0  # not the end of text, which would be cut off as padding
+    tokenizer = load_tokenizer(base)
     reward = job["method"] == "reward"
-    if reward:
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
-        torch.nn.init.zeros_(model.score.weight)  # heedful's begins at zero as well
-        model.config.pad_token_id = 0
-    else:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    adapter = PeftConfig.from_pretrained(job["adapter"])
-    adapter.task_type = None  # the plain wrapper, which suits both kinds of model
-    model = PeftModel.from_pretrained(model, job["adapter"], is_trainable=True, config=adapter)
-    if reward:
-        model.base_model.model.score.weight.requires_grad_(True)
+    model = (load_reward if reward else load_policy)(base, job["adapter"])  # the head begins at zero, as heedful's does
     rates = job["rates"]
     peak = max(rates)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=peak, weight_decay=0.0)
@@ -78,10 +61,11 @@ def main() -> None:
             name: [{side: row["prompt_ids"] + row[side] for side in ("chosen_ids", "rejected_ids")} for row in listed]
             for name, listed in rows.items()
         }
-        trainer = RewardTrainer(model, RewardConfig(**options), train_dataset=Dataset.from_list(whole["train"]), **shared)
+        trainer = ReadyRewardTrainer(model, RewardConfig(**options), train_dataset=Dataset.from_list(whole["train"]), **shared)
     else:
         config = DPOConfig(beta=job["beta"], **options)
         trainer = ReadyDPOTrainer(model, args=config, train_dataset=Dataset.from_list(rows["train"]), **shared)
+        base_as_reference(trainer)
     trainer.train()
 
     # Held-out pairs by our own reading of the trained weights, so that the measure is one and the same.
