@@ -78,19 +78,19 @@ def sample(
     uniform = torch.rand(count, decoding.max_new_tokens, generator=generator)
     max_rows = min(max_rows, count)
     decoder = _decoder(model, adapter, max_rows)
-    waiting = deque(Entry(prompt, samples_per_prompt) for prompt in prompts)
+    # The longest enter first: prompts of like length are computed side by side.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    waiting = deque(Entry(prompts[i], samples_per_prompt) for i in order)
+    numbers = iter([i * samples_per_prompt + k for i in order for k in range(samples_per_prompt)])
     answers: list[Response | None] = [None] * count
     rows: list[_Row] = []
     hidden_AD = torch.empty(0, model.hidden_size)
-    entered = 0
     while waiting or rows:
         free = max_rows - len(rows)
         if waiting and (not rows or (decoder.joins and free >= max(samples_per_prompt, ENTER_SHARE * max_rows))):
             entries = _next(waiting, free)
-            fresh = sum(entry.copies for entry in entries)
             hidden_AD = torch.cat([hidden_AD.to(model.device, model.dtype), decoder.enter(entries)])
-            rows += [_Row(number) for number in range(entered, entered + fresh)]
-            entered += fresh
+            rows += [_Row(next(numbers)) for entry in entries for _ in range(entry.copies)]
         logits_AV = torch.nn.functional.linear(hidden_AD, model.head_VD).float()
         if reweight is not None:
             logits_AV = reweight(hidden_AD, logits_AV)

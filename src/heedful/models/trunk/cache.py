@@ -115,13 +115,16 @@ class PackedDecoder:
         rows_A = torch.arange(count, device=device)
         self._make_room(max(self.lengths) + 1)
         width = self.keys[0].shape[2]
+        # Where the token's keys and values go, a place for each key-value head.
+        heads_J = torch.arange(trunk.num_kv_heads, device=device)
+        places_M = ((rows_A[:, None] * trunk.num_kv_heads + heads_J) * width + lengths_A[:, None]).flatten()
         x_AD = trunk.embed(tokens_A)
         mask_AS = torch.zeros(count, width, dtype=x_AD.dtype, device=device)
         mask_AS.masked_fill_(torch.arange(width, device=device) > lengths_A[:, None], float("-inf"))
 
         def attend(i: int, q_AHE: Tensor, k_AJE: Tensor, v_AJE: Tensor) -> Tensor:
-            self.keys[i][rows_A, :, lengths_A] = k_AJE
-            self.values[i][rows_A, :, lengths_A] = v_AJE
+            self.keys[i].view(-1, trunk.head_size).index_copy_(0, places_M, k_AJE.reshape(-1, trunk.head_size))
+            self.values[i].view(-1, trunk.head_size).index_copy_(0, places_M, v_AJE.reshape(-1, trunk.head_size))
             q_AJRE = q_AHE.view(count, trunk.num_kv_heads, trunk.ratio, trunk.head_size)
             scores_AJRS = torch.matmul(q_AJRE, self.keys[i][:count].transpose(2, 3)).add_(mask_AS[:, None, None])
             return torch.matmul(scores_AJRS.softmax(-1), self.values[i][:count]).view(count, -1)
