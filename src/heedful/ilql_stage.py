@@ -14,7 +14,7 @@ import torch
 from heedful.config import Config, ILQLSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.batching import packed_batches
-from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.sampling import tokens_of
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.errors import ConfigError, DataError
@@ -52,7 +52,9 @@ def align_ilql(
 
     def work() -> None:
         device = choose_device()
-        model = load_language_model(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
+        dtype, wanted = choose_dtype(config.model.dtype, device), config.model
+        model = load_language_model(wanted.source, dtype=dtype, device=device, recompute=wanted.recompute)
+        compile_where_told(model, wanted.compile)
         if model.adapters:
             raise ConfigError(
                 f"model.source = {config.model.source!r} is an adapter; make a plain model of it first with 'heedful export'"
@@ -64,7 +66,7 @@ def align_ilql(
 
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
-        settings = config.ilql.model_dump(mode="json") | {"model": config.model.model_dump(), "seed": config.seed}
+        settings = config.ilql.model_dump(mode="json") | {"model": config.model.for_results(), "seed": config.seed}
         run.stage("ilql", work, settings=settings, inputs=files)
     return dict(read_json(folder / "result.json"))
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from heedful.config import Config, FromFilesSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.responses import num_tokens
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, RecordError
@@ -208,7 +208,7 @@ def _stage(
     """Runs `work` as a stage of the run directory, unless it is done with these settings and inputs; returns its result."""
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
-        shared = {"model": config.model.model_dump(), "seed": config.seed, "num_resamples": config.evaluate.num_resamples}
+        shared = {"model": config.model.for_results(), "seed": config.seed, "num_resamples": config.evaluate.num_resamples}
         ran = run.stage(
             name,
             lambda: write_json(output / name / "result.json", work()),
@@ -221,8 +221,9 @@ def _stage(
 
 
 def _base(config: Config) -> LanguageModel:
-    device = choose_device()
-    return load_base(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
+    device, wanted = choose_device(), config.model
+    model = load_base(wanted.source, dtype=choose_dtype(wanted.dtype, device), device=device, recompute=wanted.recompute)
+    return compile_where_told(model, wanted.compile)
 
 
 def _save(model: LanguageModel, output: Path, name: str, seed: int, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ import torch
 from heedful.config import Config, RewardSection
 from heedful.data.formats import read_preferences
 from heedful.data.labelled import Labelled, read_labelled, two_classes
-from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.errors import ConfigError, RecordError
 from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
@@ -172,7 +172,9 @@ def train_reward_model_alone(
         settings = settings.model_copy(update={"model": source})
     require_consistent(settings)
     pairs = [pair for file in files for pair in read_preferences(file)]
-    base = load_language_model(config.model.source if settings.model else source, dtype=dtype, device=device)
+    named = config.model.source if settings.model else source
+    base = load_language_model(named, dtype=dtype, device=device, recompute=config.model.recompute)
+    compile_where_told(base, config.model.compile)
     inputs = [*files, *(local_file(name) for name in settings.labelled.files)]
     with Run(output) as run:
         run.check(["reward"], [*inputs, *(Path(name).expanduser() for name in (source, settings.model) if name)])

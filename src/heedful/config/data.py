@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,18 @@ class ModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Type of the frozen weights; auto takes bfloat16 where the processor computes in it."
     )
+    recompute: bool = Field(
+        False,
+        description="Compute a layer's activations again in the backward instead of keeping them: less memory, a third slower.",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Compile the layers; auto: on a GPU, or a processor with amx_bf16, for models from 50 million weights.",
+    )
+
+    def for_results(self) -> dict[str, Any]:
+        """What of it decides a stage's results. How fast or lean they come is left out: changing it discards no work."""
+        return self.model_dump(exclude={"recompute", "compile"})
 
 
 class PromptsSection(Section):

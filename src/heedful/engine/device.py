@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
+
+from heedful.errors import ConfigError
+from heedful.models.policy import LanguageModel
+from heedful.models.sources import cache_folder
+
+# Below it a model is done before its layers are compiled, which takes half a minute.
+COMPILED_FROM = 50_000_000
 
 
 def choose_device() -> torch.device:
@@ -23,8 +32,65 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor has bfloat16 dot products; without them bfloat16 is slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    flags = _cpu_flags()
     return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def machine_memory() -> tuple[int, int]:
+    """Bytes of the machine's memory, and how many of them are to be had; within a container those of its limit."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    total = available = pages * size
+    try:
+        found = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        available = int(found["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass  # not Linux: all of it is taken to be available
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        return min(total, limit), min(available, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no group, or "max": no limit
+        return total, available
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, without which torch.compile makes no code."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+
+
+def choose_compile(name: str, device: torch.device, num_weights: int) -> bool:
+    """Whether layers are compiled. "auto": where it pays, which is on a GPU or where the processor multiplies tiles (amx_bf16).
+
+    On other processors layers are bound by their matrix products, and compiling gives a few percent. Raises ConfigError for
+    "on" without a compiler.
+    """
+    if name == "off":
+        return False
+    if name == "on":
+        if not has_compiler():
+            raise ConfigError(
+                "model.compile = 'on' needs a C++ compiler, and neither g++ nor clang++ is on the PATH; install one "
+                "(apt install g++, or your system's like), name it in the environment variable CXX, or use model.compile = "
+                "'auto'"
+            )
+        return True
+    pays = device.type == "cuda" or "amx_bf16" in _cpu_flags()
+    return pays and num_weights >= COMPILED_FROM and has_compiler()
+
+
+def compile_where_told(model: LanguageModel, name: str) -> LanguageModel:
+    """The model, before its first use, with the choice of `choose_compile` made for it.
+
+    Compiled code is kept in heedful's cache, so that it is made once; TORCHINDUCTOR_CACHE_DIR says another place.
+    """
+    model.compiled = choose_compile(name, model.device, sum(weight.numel() for weight in model.causal.parameters()))
+    if model.compiled:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    return model

@@ -33,6 +33,7 @@ class Judge:
             device=device,
             aggregate=section.aggregate,
             coef=section.disagreement_coef,
+            compiling=config.model.compile,
         )
         self.reward = self.sources.mixture(section.terms)
 

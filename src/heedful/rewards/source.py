@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from heedful.config import RewardTermSection
+from heedful.engine.device import compile_where_told
 from heedful.errors import ConfigError, SourceError
 from heedful.models.classifier import is_classifier, load_classifier, same_tokens
 from heedful.models.policy import LanguageModel
@@ -39,7 +40,8 @@ ENSEMBLE = "ensemble:"
 class Sources:
     """Turns sources into rewards. base: the policy's model, which adapters share and whose tokens are what is judged.
 
-    trained: makes the reward model of this run. aggregate, coef: of ensembles that a source lists.
+    trained: makes the reward model of this run. aggregate, coef: of ensembles that a source lists. compiling: model.compile,
+    for a base that is loaded here.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Sources:
         trained: Callable[[], Reward] | None = None,
         aggregate: Aggregate = "mean-sd",
         coef: float = 0.5,
+        compiling: str = "off",
     ) -> None:
         self.base = base
+        self.compiling = compiling
         self.dtype = dtype
         self.device = device
         self.trained = trained
@@ -118,6 +122,7 @@ class Sources:
             if term.reads != "auto":
                 model.reads = term.reads
         if isinstance(model, AdapterReward) and model.model is not self.base:
+            compile_where_told(model.model, self.compiling)
             if self.base is None:
                 self.base = model.model
             elif not same_tokens(model.model.chat, self.base.chat):

@@ -1,0 +1,98 @@
+"""Whether layers are compiled, and where compiled code goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tiny_model
+import torch
+
+from heedful.engine import device
+from heedful.engine.device import choose_compile, compile_where_told, machine_memory
+from heedful.errors import ConfigError
+from heedful.models.policy import LanguageModel, load_language_model
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LARGE, SMALL = 50_000_000, 49_999_999
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH on which g++ is the only program."""
+    program = tmp_path / "bin" / "g++"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.delenv("CXX", raising=False)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("flags", "where", "size", "expected"),
+    [
+        ("fpu amx_bf16 avx512_bf16", CPU, LARGE, True),
+        ("fpu amx_bf16", CPU, SMALL, False),
+        ("fpu avx512_bf16", CPU, LARGE, False),
+        ("", CUDA, LARGE, True),
+        ("", CUDA, SMALL, False),
+    ],
+)
+def test_auto_is_on_where_it_pays(
+    monkeypatch: pytest.MonkeyPatch, compiler: Path, flags: str, where: torch.device, size: int, expected: bool
+) -> None:
+    monkeypatch.setattr(device, "_cpu_flags", lambda: flags)
+    assert choose_compile("auto", where, size) is expected
+    assert choose_compile("on", where, size) is True
+    assert choose_compile("off", where, size) is False
+    compiler.unlink()
+    assert choose_compile("auto", where, size) is False
+    assert choose_compile("off", where, size) is False
+
+
+def test_on_without_a_compiler_says_what_to_install(compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler.unlink()
+    with pytest.raises(ConfigError, match=r"model\.compile = 'on' needs a C\+\+ compiler.*apt install g\+\+"):
+        choose_compile("on", CPU, LARGE)
+    other = compiler.with_name("icpx")
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("CXX", str(other))
+    assert choose_compile("on", CPU, LARGE)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LanguageModel:
+    return load_language_model(str(tiny_model.make(tmp_path / "tiny")), dtype=torch.float32, device=CPU)
+
+
+def test_compiled_code_is_kept_in_the_cache(
+    model: LanguageModel, compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what is set below is undone
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert compile_where_told(model, "off") is model
+    assert not model.compiled
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    compile_where_told(model, "on")
+    trunk = model.trunk(None)
+    assert model.compiled
+    assert trunk is not None
+    assert trunk.compiled
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "compiled")
+
+
+def test_a_place_for_compiled_code_that_is_set_stays(
+    model: LanguageModel, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    compile_where_told(model, "on")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_the_machines_memory_is_what_there_is() -> None:
+    total, available = machine_memory()
+    assert 2**28 < available <= total
