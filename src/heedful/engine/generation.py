@@ -77,7 +77,7 @@ def sample(
     # Drawn on the processor, so that a seed means the same on every device.
     uniform = torch.rand(count, decoding.max_new_tokens, generator=generator)
     max_rows = min(max_rows, count)
-    decoder = _decoder(model, adapter, max_rows)
+    decoder = _decoder(model, adapter, max_rows, max(map(len, prompts)) + decoding.max_new_tokens)
     # The longest enter first: prompts of like length are computed side by side.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     waiting = deque(Entry(prompts[i], samples_per_prompt) for i in order)
@@ -116,9 +116,11 @@ def sample(
     return [whole[start : start + samples_per_prompt] for start in range(0, count, samples_per_prompt)]
 
 
-def _decoder(model: LanguageModel, adapter: str | None, max_rows: int) -> Decoder:
+def _decoder(model: LanguageModel, adapter: str | None, max_rows: int, max_length: int) -> Decoder:
     trunk = model.trunk(adapter)
-    return ModelDecoder(model, adapter) if trunk is None else PackedDecoder(trunk, adapter, max_rows=max_rows)
+    if trunk is None:
+        return ModelDecoder(model, adapter)
+    return PackedDecoder(trunk, adapter, max_rows=max_rows, max_length=max_length)
 
 
 def _next(waiting: deque[Entry], free: int) -> list[Entry]:

@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from heedful.models.trunk.attention import Layout
 from heedful.models.trunk.llama import PackedTrunk
 
-PREFILL_TOKENS = 4096  # tokens of prompts computed side by side
+PREFILL_TOKENS = 2048  # tokens of prompts computed side by side
 BLOCK = 32  # places that the cache grows by: all of them are computed with, masked, so that keys lie as matrices do
 
 
@@ -40,8 +40,14 @@ class Decoder(Protocol):
         """Drops rows. Returns for each row that stays, in the new order, the place that it had."""
 
 
+def _blocks(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK
+
+
 class PackedDecoder:
-    """Over the packed trunk. max_rows: the most rows in flight; the cache has a part for each, in blocks of places.
+    """Over the packed trunk. max_rows: the most rows in flight. max_length: the most tokens of one.
+
+    Memory is taken once. Within it the keys of a layer lie as matrices of as many places as are needed, in whole blocks.
 
     The attention is two plain batched products over the whole cache: on processors several times faster than the fused
     kernel at one query a row (docs/decisions/0005-the-trunk.md).
@@ -49,20 +55,29 @@ class PackedDecoder:
 
     joins = True
 
-    def __init__(self, trunk: PackedTrunk, adapter: str | None, *, max_rows: int) -> None:
+    def __init__(self, trunk: PackedTrunk, adapter: str | None, *, max_rows: int, max_length: int) -> None:
         self.trunk, self.adapter = trunk, adapter
         self.max_rows = max_rows
-        nothing = trunk.layers[0].qkv.weight.new_zeros(max_rows, trunk.num_kv_heads, 0, trunk.head_size)
+        weight, width = trunk.layers[0].qkv.weight, trunk.num_kv_heads * trunk.head_size
+        size = max_rows * _blocks(max_length) * width
+        self.memory = [[weight.new_empty(size) for _ in trunk.layers] for _ in range(2)]
+        nothing = weight.new_empty(max_rows, trunk.num_kv_heads, 0, trunk.head_size)
         self.keys, self.values = ([nothing] * len(trunk.layers) for _ in range(2))
         self.lengths: list[int] = []
 
     def _make_room(self, length: int) -> None:
         """Places for rows of that many tokens."""
-        more = -(-length // BLOCK) * BLOCK - self.keys[0].shape[2]
-        if more > 0:
-            for i in range(len(self.keys)):
+        before, after = self.keys[0].shape[2], _blocks(length)
+        if after <= before:
+            return
+        shape = (self.max_rows, self.trunk.num_kv_heads, after, self.trunk.head_size)
+        count = math.prod(shape)
+        for tensors, memory in zip((self.keys, self.values), self.memory, strict=True):
+            for i, whole in enumerate(memory):
+                old = tensors[i].clone()
                 # Zero and not whatever was there: what is behind a row's end is masked, and a NaN would come through the mask.
-                self.keys[i], self.values[i] = F.pad(self.keys[i], (0, 0, 0, more)), F.pad(self.values[i], (0, 0, 0, more))
+                tensors[i] = whole[:count].zero_().view(shape)
+                tensors[i][:, :, :before] = old
 
     def enter(self, entries: Sequence[Entry]) -> Tensor:
         found: list[Tensor] = []
