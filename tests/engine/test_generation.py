@@ -10,10 +10,10 @@ import tiny_model
 import torch
 from scipy import stats
 
-from heedful.engine.generation import Decoding, sample
+from heedful.engine.generation import Decoding, Response, sample
 from heedful.engine.sampling import sample_completions
 from heedful.engine.scoring import score_responses
-from heedful.models.policy import POLICY, LanguageModel, load_language_model
+from heedful.models.policy import POLICY, LanguageModel, ValueHead, load_language_model
 from heedful.records import Completion, Message, Prompt, Sampling
 
 CPU = torch.device("cpu")
@@ -101,6 +101,73 @@ def test_seed_decides_and_prompts_may_share_a_batch(model: LanguageModel) -> Non
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 7])
+def test_prompts_that_wait_for_a_free_row_get_the_same_answers(model: LanguageModel, max_rows: int) -> None:
+    """Rows end at different steps, others move into their places, and the samples of one prompt enter in parts."""
+    decoding = Decoding(temperature=1.2, top_p=1, max_new_tokens=20)
+
+    def answers(rows: int) -> list[list[Response]]:
+        generator = torch.Generator().manual_seed(11)
+        return sample(
+            model, prompts(model) * 2, decoding, adapter=POLICY, samples_per_prompt=3, generator=generator, max_rows=rows
+        )
+
+    together, waiting = answers(128), answers(max_rows)
+    assert len({len(answer.ids) for group in together for answer in group}) > 3
+    assert [[answer.ids for answer in group] for group in waiting] == [[answer.ids for answer in group] for group in together]
+    for one, other in zip(together, waiting, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=SAME, rtol=SAME)
+
+
+def test_a_model_without_the_packed_trunk_answers_as_hugging_face_does(model: LanguageModel) -> None:
+    """The other decoder over the same weights: the same answers, with and without waiting."""
+    generators = [torch.Generator().manual_seed(4) for _ in range(3)]
+    decoding = Decoding(temperature=1.2, top_p=0.95, max_new_tokens=20)
+
+    def answers(generator: torch.Generator, **options: int) -> list[list[int]]:
+        found = sample(model, prompts(model), decoding, adapter=POLICY, samples_per_prompt=4, generator=generator, **options)
+        return [answer.ids for group in found for answer in group]
+
+    expected = answers(generators[0])
+    trunk, model.trunk = model.trunk, lambda adapter: None  # type: ignore[method-assign]
+    try:
+        assert answers(generators[1]) == expected
+        assert answers(generators[2], max_rows=5) == expected
+    finally:
+        model.trunk = trunk  # type: ignore[method-assign]
+
+
+def test_states_kept_while_decoding_score_as_a_second_pass_does(model: LanguageModel) -> None:
+    decoding = Decoding(temperature=0.8, top_p=1, max_new_tokens=16)
+    drawn = sample(
+        model,
+        prompts(model),
+        decoding,
+        adapter=POLICY,
+        samples_per_prompt=3,
+        generator=torch.Generator().manual_seed(3),
+        keep_hidden=True,
+    )
+    flat = [(ids, answer) for ids, answers in zip(prompts(model), drawn, strict=True) for answer in answers]
+    head = ValueHead(model.hidden_size)
+    torch.nn.init.normal_(head.linear.weight, generator=torch.Generator().manual_seed(0))
+    columns = [ids for ids, _ in flat], [answer.ids for _, answer in flat]
+    again = score_responses(model, *columns, temperature=0.8, value_head=head)
+    read: list[str | None] = []
+    original = model.read
+    model.read = lambda packed, *, adapter: (read.append(adapter), original(packed, adapter=adapter))[1]  # type: ignore
+    try:
+        hidden = [answer.hidden_TD for _, answer in flat]
+        found = score_responses(model, *columns, temperature=0.8, value_head=head, hidden=hidden)
+    finally:
+        model.read = original  # type: ignore[method-assign]
+    assert set(read) == {None}, "the reference alone reads the answers"
+    for one, other in zip(found, again, strict=True):
+        for a, b in zip(vars(one).values(), vars(other).values(), strict=True):
+            torch.testing.assert_close(a, b, atol=10 * SAME, rtol=10 * SAME)
 
 
 def complete(model: LanguageModel, records: list[Prompt], target: Path, stop_after: int = 0) -> list[Completion]:
