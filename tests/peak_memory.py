@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -28,6 +27,7 @@ def measure(stage: str, *, recompute: bool) -> dict[str, Any]:
 
     from heedful.config import DPOSection, LoraSection, PPOSection, RewardSection
     from heedful.engine import memory, scoring
+    from heedful.engine.device import peak_memory
     from heedful.models.head import RewardHead
     from heedful.models.policy import REWARD, load_language_model
     from heedful.models.reward import AdapterReward, Answer
@@ -76,7 +76,7 @@ def measure(stage: str, *, recompute: bool) -> dict[str, Any]:
         method = ppo(model, lambda answers: scoring.rewards(judge, answers), questions, [], settings=settings, seed=0)
     for step in range(STEPS[stage]):
         method.step(step)
-    measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # VmHWM
+    measured = peak_memory()
     work = memory.Work(
         width=2,
         part_tokens=max(lengths),

@@ -7,7 +7,6 @@ alone. An interrupted run goes on in the stage, and inside long stages at the ba
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from heedful.align_stage import new_method, settings_of
 from heedful.config import Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine.device import choose_device, choose_dtype, compile_where_told
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
 from heedful.errors import ConfigError, DataError, ModelError
@@ -44,7 +43,6 @@ from heedful.training.rollout import Question
 Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
-_MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
 
 
 def all_stages(config: Config) -> list[str]:
@@ -342,7 +340,7 @@ class Pipeline:
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
             "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
+            "peak_memory_mb": round(peak_memory() / 2**20, 1),
             "predicted_memory_mb": self.predicted_memory_mb(),
         }
 

@@ -18,9 +18,9 @@ from heedful.models.trunk.cache import BLOCK, PREFILL_TOKENS
 from heedful.models.trunk.llama import FAMILIES
 
 MB = 10**6
-# Resident before any weight is there: Python 10, torch 220, transformers and peft 170, tokenizer, heedful and what they load
-# at their first use 45 (Linux, the processor build of torch; measured).
-PROCESS = 445 * MB
+# Resident beside the weights: Python 10, torch 220, transformers and peft 170, heedful 20, the tokenizer and what a model's
+# loading and first use bring 80 (Linux, the processor build of torch; measured).
+PROCESS = 500 * MB
 # glibc gives blocks above this size back to the system when they are freed; smaller ones stay with the process for later.
 GIVEN_BACK = 32 * 2**20
 # oneDNN makes code for each new shape of a bfloat16 product and keeps 1024 of them. A part with a number of tokens not met
@@ -231,7 +231,9 @@ def peak(shape: Shape, work: Work, stage: str) -> int:
     small = max(activations(shape, work), reading(shape, work, work.scored_tokens))
     standing = PROCESS + base_weights(shape, work) + trained_adapter(shape, work) + kernels(work)
     tiles = 0
-    if stage == "dpo":
+    if stage == "reward" and shape.stored == work.width:
+        standing -= work.width * shape.vocabulary * shape.hidden  # mapped, and but for a few rows never read
+    elif stage == "dpo":
         tiles = logprob_tiles(shape, work, rows)
     elif stage == "ppo":
         standing += FLOAT32 * adapter_weights(shape, work)  # the reward model's, which learns no more
