@@ -14,7 +14,7 @@ from works import BATCH, BETA, EPISODES, GRPO_SAMPLES, PPO_EPOCHS, PPO_MINIBATCH
 
 from heedful.config import DPOSection, GRPOSection, KTOSection, LoraSection, PPOSection, RewardSection, SFTSection
 from heedful.engine import scoring
-from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.generation import Decoding, sample
 from heedful.engine.responses import sum_logprobs
 from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
@@ -37,6 +37,7 @@ def load(job: Job, *adapters: str) -> LanguageModel:
     """The base as heedful computes with it, and the adapters that both sides begin with."""
     device = choose_device()
     model = load_language_model(job["inputs"]["folders"]["bfloat16"], dtype=choose_dtype("auto", device), device=device)
+    compile_where_told(model, "auto")
     for name in adapters:
         model.load_adapter(name, Path(job["inputs"]["folders"][name]))
     return model

@@ -22,7 +22,7 @@ class ModelSection(Section):
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Compile the layers; auto: on a GPU, or a processor with amx_bf16, for models from 50 million weights.",
+        description="Compile the layers; auto: where the device computes in bfloat16, for models from 50 million weights.",
     )
 
     def for_results(self) -> dict[str, Any]:

@@ -77,10 +77,9 @@ def has_compiler() -> bool:
 
 
 def choose_compile(name: str, device: torch.device, num_weights: int) -> bool:
-    """Whether layers are compiled. "auto": where it pays, which is on a GPU or where the processor multiplies tiles (amx_bf16).
+    """Whether layers are compiled. "auto": where it pays, which is where the device multiplies in bfloat16.
 
-    On other processors layers are bound by their matrix products, and compiling gives a few percent. Raises ConfigError for
-    "on" without a compiler.
+    In float32 a processor is bound by its matrix products. Raises ConfigError for "on" without a compiler.
     """
     if name == "off":
         return False
@@ -92,7 +91,7 @@ def choose_compile(name: str, device: torch.device, num_weights: int) -> bool:
                 "'auto'"
             )
         return True
-    pays = device.type == "cuda" or "amx_bf16" in _cpu_flags()
+    pays = device.type == "cuda" or cpu_has_bfloat16()
     return pays and num_weights >= COMPILED_FROM and has_compiler()
 
 

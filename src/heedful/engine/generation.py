@@ -77,20 +77,20 @@ def sample(
     # Drawn on the processor, so that a seed means the same on every device.
     uniform = torch.rand(count, decoding.max_new_tokens, generator=generator)
     max_rows = min(max_rows, count)
-    decoder = _decoder(model, adapter, max_rows)
-    waiting = deque(Entry(prompt, samples_per_prompt) for prompt in prompts)
+    decoder = _decoder(model, adapter, max_rows, max(map(len, prompts)) + decoding.max_new_tokens)
+    # The longest enter first: prompts of like length are computed side by side.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    waiting = deque(Entry(prompts[i], samples_per_prompt) for i in order)
+    numbers = iter([i * samples_per_prompt + k for i in order for k in range(samples_per_prompt)])
     answers: list[Response | None] = [None] * count
     rows: list[_Row] = []
     hidden_AD = torch.empty(0, model.hidden_size)
-    entered = 0
     while waiting or rows:
         free = max_rows - len(rows)
         if waiting and (not rows or (decoder.joins and free >= max(samples_per_prompt, ENTER_SHARE * max_rows))):
             entries = _next(waiting, free)
-            fresh = sum(entry.copies for entry in entries)
             hidden_AD = torch.cat([hidden_AD.to(model.device, model.dtype), decoder.enter(entries)])
-            rows += [_Row(number) for number in range(entered, entered + fresh)]
-            entered += fresh
+            rows += [_Row(next(numbers)) for entry in entries for _ in range(entry.copies)]
         logits_AV = torch.nn.functional.linear(hidden_AD, model.head_VD).float()
         if reweight is not None:
             logits_AV = reweight(hidden_AD, logits_AV)
@@ -116,9 +116,11 @@ def sample(
     return [whole[start : start + samples_per_prompt] for start in range(0, count, samples_per_prompt)]
 
 
-def _decoder(model: LanguageModel, adapter: str | None, max_rows: int) -> Decoder:
+def _decoder(model: LanguageModel, adapter: str | None, max_rows: int, max_length: int) -> Decoder:
     trunk = model.trunk(adapter)
-    return ModelDecoder(model, adapter) if trunk is None else PackedDecoder(trunk, adapter, max_rows=max_rows)
+    if trunk is None:
+        return ModelDecoder(model, adapter)
+    return PackedDecoder(trunk, adapter, max_rows=max_rows, max_length=max_length)
 
 
 def _next(waiting: deque[Entry], free: int) -> list[Entry]:

@@ -34,6 +34,7 @@ from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
 from heedful.training.loop import Optimiser, Outcome, Progress, Sample, Stop, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
+from heedful.training.reward import MICROBATCH_TOKENS
 from heedful.training.rollout import (
     HELDOUT_SEED,
     Question,
@@ -45,8 +46,6 @@ from heedful.training.rollout import (
     require_finite_rewards,
     require_same_weights,
 )
-
-MICROBATCH_TOKENS = 1024  # as in reward.py
 
 Batch = dict[str, Tensor]
 

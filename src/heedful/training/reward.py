@@ -24,7 +24,7 @@ from heedful.training.metrics import Metrics
 
 # Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
 TIE_RATE = 0.03
-MICROBATCH_TOKENS = 1024  # activations of this many tokens are alive at once; larger is no faster on a processor
+MICROBATCH_TOKENS = 512  # activations of this many tokens are alive at once; more is hardly faster on a processor
 
 
 class Pair(NamedTuple):

@@ -16,7 +16,7 @@ prompts_and_responses = st.lists(st.tuples(tokens.filter(bool), tokens), min_siz
 
 
 def test_pack_by_hand() -> None:
-    # The first and the third answer [5, 6]: it is laid down once. 2 ends the text.
+    # The first and the third answer [5, 6]: it is laid down once. 2 ends the text. Longer responses lie first.
     found = pack([[5, 6], [7], [5, 6]], [[8, 2], [9], [4, 4, 2]], device=CPU)
     assert found.ids_N.tolist() == [5, 6, 8, 2, 4, 4, 2, 7, 9]
     assert found.positions_N.tolist() == [0, 1, 2, 3, 2, 3, 4, 0, 1]
@@ -30,7 +30,8 @@ def test_pack_by_hand() -> None:
 def test_an_empty_response_has_no_target() -> None:
     found = pack([[5, 6], [7]], [[], [9]], device=CPU)
     assert found.targets_M.tolist() == [9]
-    assert found.before_M.tolist() == [2]
+    assert found.ids_N.tolist() == [7, 9, 5, 6]
+    assert found.before_M.tolist() == [0]
     assert found.lengths == [0, 1]
     nothing = pack([[5, 6]], [[]], device=CPU)
     assert nothing.predicting(torch.zeros(2, 3)).shape == (0, 3)

@@ -1,6 +1,6 @@
 """Causal attention over prompts and their responses, each prompt computed once however many responses it has.
 
-Tokens lie end to end without padding; only the scores are padded, to the longest prompt and the longest response of the batch.
+Tokens lie end to end without padding; only scores are padded, among neighbouring prompts of like size.
 The products are plain batched matrix products: on processors these run at the rate of the linear layers, several times
 that of the fused kernel and of its backward above all (docs/decisions/0005-the-trunk.md has the figures).
 """
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 VECTOR = 16  # numbers that a processor computes side by side, for scores
+# Groups are padded together while that costs at most a fifth more scores than apart, or a few thousand: what a call costs.
+WORTH, APART = 1.2, 4096
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,17 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A layout as index tables, the same for all layers.
+class Part:
+    """Some groups of a layout that are padded to one size, as index tables; the same for all layers.
 
+    start, stop: their tokens, to which the row numbers are relative.
     queries: rows of q (N H), places (G J R P) and (G J K R T). keys: of k and v (N J), places (G J P) and (G J K T).
     seen: rows of k and v that a response's tokens see, its prompt's and its own (G J K P+T).
     mask_PP, mask_GTS: added to scores, 0 where a token is seen and -inf elsewhere; S is P + T.
     """
 
+    start: int
+    stop: int
     shape: tuple[int, int, int, int]  # G, P, K, T
     heads: tuple[int, int]  # J, R
     queries: Rows
@@ -67,12 +72,47 @@ class Plan:
     mask_GTS: Tensor
 
 
+Plan = tuple[Part, ...]
+
+
 def plan(layout: Layout, *, num_heads: int, num_kv_heads: int, dtype: torch.dtype, device: torch.device) -> Plan:
-    """The tables of a layout."""
-    num_groups = len(layout.prompt_lengths)
-    longest = _rounded(max(layout.prompt_lengths, default=0))
+    """The tables of a layout: neighbouring groups of like size are padded and computed together."""
+    parts, start = [], 0
+    for some in _alike(layout):
+        parts.append(_part(some, start, num_heads, num_kv_heads, dtype, device))
+        start = parts[-1].stop
+    return tuple(parts)
+
+
+def _alike(layout: Layout) -> list[Layout]:
+    """The layout cut between groups where padding one to the other would cost more than computing them apart."""
+    runs: list[Layout] = []
+    for prompt, responses in zip(layout.prompt_lengths, layout.responses, strict=True):
+        one = Layout([prompt], [responses])
+        if runs:
+            both = Layout([*runs[-1].prompt_lengths, prompt], [*runs[-1].responses, responses])
+            if _num_scores(both) <= WORTH * (_num_scores(runs[-1]) + _num_scores(one)) + APART:
+                runs[-1] = both
+                continue
+        runs.append(one)
+    return runs
+
+
+def _num_scores(layout: Layout) -> int:
+    """Scores of one head when the groups are padded to one size."""
+    g, p, k, t = _padded_shape(layout)
+    return g * (p * p + k * t * (p + t))
+
+
+def _padded_shape(layout: Layout) -> tuple[int, int, int, int]:
+    """G, P, K, T."""
+    longest = _rounded(max(layout.prompt_lengths))
     widest = _rounded(max((length for lengths in layout.responses for length in lengths), default=0))
-    most = max(map(len, layout.responses), default=0) if widest else 0
+    return len(layout.prompt_lengths), longest, max(map(len, layout.responses)) if widest else 0, widest
+
+
+def _part(layout: Layout, start: int, num_heads: int, num_kv_heads: int, dtype: torch.dtype, device: torch.device) -> Part:
+    num_groups, longest, most, widest = _padded_shape(layout)
     prompts_GP = torch.full((num_groups, longest), -1, dtype=torch.long)
     responses_GKT = torch.full((num_groups, most, widest), -1, dtype=torch.long)
     first = 0
@@ -99,7 +139,9 @@ def plan(layout: Layout, *, num_heads: int, num_kv_heads: int, dtype: torch.dtyp
     lengths_G = torch.tensor(list(layout.prompt_lengths))
     mask_GTS[:, :, :longest].masked_fill_((torch.arange(longest) < lengths_G[:, None])[:, None, :], 0.0)
     mask_GTS[:, :, longest:] = _causal(widest)
-    return Plan(
+    return Part(
+        start,
+        start + layout.num_tokens,
         (num_groups, longest, most, widest),
         (num_kv_heads, ratio),
         queries,
@@ -144,45 +186,59 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> Tensor:
         ctx.save_for_backward(q_NHE, k_NJE, v_NJE)
         ctx.tables = tables
-        found = [part.output() for part in _parts(q_NHE, k_NJE, v_NJE, tables)]
-        flat = torch.cat([part.reshape(-1, q_NHE.shape[-1]) for part in found])
-        return flat.index_select(0, tables.queries.back).view(q_NHE.shape[0], -1)
+        found = []
+        for part in tables:
+            tokens = slice(part.start, part.stop)
+            found.append(_forward(q_NHE[tokens], k_NJE[tokens], v_NJE[tokens], part))
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q_NHE, k_NJE, v_NJE = ctx.saved_tensors
-        tables: Plan = ctx.tables
-        g, p, k, t = tables.shape
-        size = q_NHE.shape[-1]
-        prompts, responses = _parts(q_NHE, k_NJE, v_NJE, tables)
-        rows = grads[0].reshape(-1, size)
-        queries = tables.queries
-        dq_p, dk_p, dv_p = prompts.gradients(rows.index_select(0, queries.prompts).index_fill_(0, queries.pads[0], 0))
-        dq_r, dk_r, dv_r = responses.gradients(rows.index_select(0, queries.responses).index_fill_(0, queries.pads[1], 0))
-        dq = torch.cat([dq_p.view(-1, size), dq_r.view(-1, size)]).index_select(0, queries.back)
-        found = [dq.view_as(q_NHE)]
-        for of_prompts, of_responses in ((dk_p, dk_r), (dv_p, dv_r)):
-            through = of_responses.view(g * tables.heads[0], k, p + t, size)
-            of_prompts += through[:, :, :p].sum(dim=1)  # a prompt is seen by its responses too
-            flat = torch.cat([of_prompts.view(-1, size), through[:, :, p:].reshape(-1, size)])
-            found.append(flat.index_select(0, tables.keys.back).view_as(k_NJE))
-        return (*found, None)
+        found = []
+        for part in ctx.tables:
+            tokens = slice(part.start, part.stop)
+            found.append(_backward(q_NHE[tokens], k_NJE[tokens], v_NJE[tokens], grads[0][tokens], part))
+        dq, dk, dv = (torch.cat(column) if len(found) > 1 else column[0] for column in zip(*found, strict=True))
+        return dq, dk, dv, None
 
 
-def _parts(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> tuple[_Part, _Part]:
+def _forward(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, part: Part) -> Tensor:
+    flat = torch.cat([padded.output().view(-1, q_NHE.shape[-1]) for padded in _padded(q_NHE, k_NJE, v_NJE, part)])
+    return flat.index_select(0, part.queries.back).view(q_NHE.shape[0], -1)
+
+
+def _backward(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, grad_NQ: Tensor, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+    g, p, k, t = part.shape
+    size = q_NHE.shape[-1]
+    prompts, responses = _padded(q_NHE, k_NJE, v_NJE, part)
+    rows, queries = grad_NQ.reshape(-1, size), part.queries
+    dq_p, dk_p, dv_p = prompts.gradients(rows.index_select(0, queries.prompts).index_fill_(0, queries.pads[0], 0))
+    dq_r, dk_r, dv_r = responses.gradients(rows.index_select(0, queries.responses).index_fill_(0, queries.pads[1], 0))
+    dq = torch.cat([dq_p.view(-1, size), dq_r.view(-1, size)]).index_select(0, queries.back)
+    found = []
+    for of_prompts, of_responses in ((dk_p, dk_r), (dv_p, dv_r)):
+        through = of_responses.view(g * part.heads[0], k, p + t, size)
+        of_prompts += through[:, :, :p].sum(dim=1)  # a prompt is seen by its responses too
+        flat = torch.cat([of_prompts.view(-1, size), through[:, :, p:].reshape(-1, size)])
+        found.append(flat.index_select(0, part.keys.back).view_as(k_NJE))
+    return dq.view_as(q_NHE), found[0], found[1]
+
+
+def _padded(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Part) -> tuple[_Padded, _Padded]:
     """Prompts, and responses with what they see, padded."""
     g, p, k, t = tables.shape
     j, r = tables.heads
     size = q_NHE.shape[-1]
     q, keys, values = (rows.reshape(-1, size) for rows in (q_NHE, k_NJE, v_NJE))
-    of_prompts = _Part(
+    of_prompts = _Padded(
         q.index_select(0, tables.queries.prompts).view(g * j, r * p, size),
         keys.index_select(0, tables.keys.prompts).view(g * j, p, size),
         values.index_select(0, tables.keys.prompts).view(g * j, p, size),
         tables.mask_PP,
         (g * j * r, p, p),
     )
-    of_responses = _Part(
+    of_responses = _Padded(
         q.index_select(0, tables.queries.responses).view(g * j * k, r * t, size),
         keys.index_select(0, tables.seen).view(g * j * k, p + t, size),
         values.index_select(0, tables.seen).view(g * j * k, p + t, size),
@@ -192,7 +248,7 @@ def _parts(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, tables: Plan) -> tuple[_
     return of_prompts, of_responses
 
 
-class _Part:
+class _Padded:
     """Sequences of equal padded length. q (Z, L, E), k and v (Z, S, E); mask is added to scores viewed as `shape`."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, shape: tuple[int, ...]) -> None:

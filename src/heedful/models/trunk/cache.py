@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from heedful.models.trunk.attention import Layout
 from heedful.models.trunk.llama import PackedTrunk
 
-PREFILL_TOKENS = 4096  # tokens of prompts computed side by side
+PREFILL_TOKENS = 2048  # tokens of prompts computed side by side
 BLOCK = 32  # places that the cache grows by: all of them are computed with, masked, so that keys lie as matrices do
 
 
@@ -40,8 +40,14 @@ class Decoder(Protocol):
         """Drops rows. Returns for each row that stays, in the new order, the place that it had."""
 
 
+def _blocks(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK
+
+
 class PackedDecoder:
-    """Over the packed trunk. max_rows: the most rows in flight; the cache has a part for each, in blocks of places.
+    """Over the packed trunk. max_rows: the most rows in flight. max_length: the most tokens of one.
+
+    Memory is taken once. Within it the keys of a layer lie as matrices of as many places as are needed, in whole blocks.
 
     The attention is two plain batched products over the whole cache: on processors several times faster than the fused
     kernel at one query a row (docs/decisions/0005-the-trunk.md).
@@ -49,20 +55,29 @@ class PackedDecoder:
 
     joins = True
 
-    def __init__(self, trunk: PackedTrunk, adapter: str | None, *, max_rows: int) -> None:
+    def __init__(self, trunk: PackedTrunk, adapter: str | None, *, max_rows: int, max_length: int) -> None:
         self.trunk, self.adapter = trunk, adapter
         self.max_rows = max_rows
-        nothing = trunk.layers[0].qkv.weight.new_zeros(max_rows, trunk.num_kv_heads, 0, trunk.head_size)
+        weight, width = trunk.layers[0].qkv.weight, trunk.num_kv_heads * trunk.head_size
+        size = max_rows * _blocks(max_length) * width
+        self.memory = [[weight.new_empty(size) for _ in trunk.layers] for _ in range(2)]
+        nothing = weight.new_empty(max_rows, trunk.num_kv_heads, 0, trunk.head_size)
         self.keys, self.values = ([nothing] * len(trunk.layers) for _ in range(2))
         self.lengths: list[int] = []
 
     def _make_room(self, length: int) -> None:
         """Places for rows of that many tokens."""
-        more = -(-length // BLOCK) * BLOCK - self.keys[0].shape[2]
-        if more > 0:
-            for i in range(len(self.keys)):
+        before, after = self.keys[0].shape[2], _blocks(length)
+        if after <= before:
+            return
+        shape = (self.max_rows, self.trunk.num_kv_heads, after, self.trunk.head_size)
+        count = math.prod(shape)
+        for tensors, memory in zip((self.keys, self.values), self.memory, strict=True):
+            for i, whole in enumerate(memory):
+                old = tensors[i].clone()
                 # Zero and not whatever was there: what is behind a row's end is masked, and a NaN would come through the mask.
-                self.keys[i], self.values[i] = F.pad(self.keys[i], (0, 0, 0, more)), F.pad(self.values[i], (0, 0, 0, more))
+                tensors[i] = whole[:count].zero_().view(shape)
+                tensors[i][:, :, :before] = old
 
     def enter(self, entries: Sequence[Entry]) -> Tensor:
         found: list[Tensor] = []
@@ -115,13 +130,16 @@ class PackedDecoder:
         rows_A = torch.arange(count, device=device)
         self._make_room(max(self.lengths) + 1)
         width = self.keys[0].shape[2]
+        # Where the token's keys and values go, a place for each key-value head.
+        heads_J = torch.arange(trunk.num_kv_heads, device=device)
+        places_M = ((rows_A[:, None] * trunk.num_kv_heads + heads_J) * width + lengths_A[:, None]).flatten()
         x_AD = trunk.embed(tokens_A)
         mask_AS = torch.zeros(count, width, dtype=x_AD.dtype, device=device)
         mask_AS.masked_fill_(torch.arange(width, device=device) > lengths_A[:, None], float("-inf"))
 
         def attend(i: int, q_AHE: Tensor, k_AJE: Tensor, v_AJE: Tensor) -> Tensor:
-            self.keys[i][rows_A, :, lengths_A] = k_AJE
-            self.values[i][rows_A, :, lengths_A] = v_AJE
+            self.keys[i].view(-1, trunk.head_size).index_copy_(0, places_M, k_AJE.reshape(-1, trunk.head_size))
+            self.values[i].view(-1, trunk.head_size).index_copy_(0, places_M, v_AJE.reshape(-1, trunk.head_size))
             q_AJRE = q_AHE.view(count, trunk.num_kv_heads, trunk.ratio, trunk.head_size)
             scores_AJRS = torch.matmul(q_AJRE, self.keys[i][:count].transpose(2, 3)).add_(mask_AS[:, None, None])
             return torch.matmul(scores_AJRS.softmax(-1), self.values[i][:count]).view(count, -1)

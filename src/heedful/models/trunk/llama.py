@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -65,6 +66,7 @@ class PackedTrunk:
         self.before: Callable[..., tuple[Tensor, Tensor, Tensor]] = before_attention
         self.after: Callable[..., Tensor] = after_attention
         if compiled:
+            _prepare_compiler()
             self.before, self.after = torch.compile(before_attention), torch.compile(after_attention)
 
     def knows(self, adapter: str | None) -> bool:
@@ -144,6 +146,14 @@ class PackedTrunk:
     def normal(self, x_ND: Tensor) -> Tensor:
         """What the heads read."""
         return rms_norm(x_ND, self.model.norm.weight, self.eps)
+
+
+def _prepare_compiler() -> None:
+    # One function for each of: with and without gradient, adapter, its scale, a single row. Beyond the limit torch would go on
+    # uncompiled, and the last bits would depend on the order in which they were met.
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.suppress_errors = True  # where compiling fails, the layers are computed as they are
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # workers would each hold a copy of torch
 
 
 def _layer(layer: Any) -> Layer:

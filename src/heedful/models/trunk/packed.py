@@ -53,7 +53,9 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *
     positions: list[int] = []
     first = [0] * len(prompts)
     where = [(0, 0)] * len(prompts)
-    for prompt, owned in members.items():
+    # Prompts of like size lie side by side, where the attention pads them to one another.
+    groups = sorted(members.items(), key=lambda group: (-max(len(responses[i]) for i in group[1]), -len(group[0]), group[1][0]))
+    for prompt, owned in groups:
         start = len(ids)
         ids += prompt
         positions += range(len(prompt))
@@ -67,7 +69,7 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *
         if response:
             start, length = where[i]
             before += [start + length - 1, *range(first[i], first[i] + len(response) - 1)]
-    layout = Layout([len(prompt) for prompt in members], [[len(responses[i]) for i in owned] for owned in members.values()])
+    layout = Layout([len(prompt) for prompt, _ in groups], [[len(responses[i]) for i in owned] for _, owned in groups])
     targets = [token for response in responses for token in response]
     flat = [torch.tensor(part, dtype=torch.long, device=device) for part in (ids, positions, before, targets)]
     lengths = [len(response) for response in responses]
