@@ -13,6 +13,7 @@ import torch
 from heedful.engine import memory
 from heedful.engine.memory import Shape, Work
 from heedful.errors import ModelError
+from heedful.functional.logprobs import TILE_ROWS
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
 from heedful.models.sources import model_config
 from heedful.models.trunk.cache import Entry, PackedDecoder
@@ -118,11 +119,11 @@ def test_the_cache_is_as_large_as_the_decoders(tiny: Path) -> None:
     model = loaded(tiny)
     trunk = model.trunk(None)
     assert trunk is not None
-    decoder = PackedDecoder(trunk, None, max_rows=5)
+    decoder = PackedDecoder(trunk, None, max_rows=5, max_length=64)
     decoder.enter([Entry(list(range(3, 43)), 5)])
     for _ in range(23):
         decoder.step(torch.full((5,), 7))
-    found = sum(tensor.numel() * tensor.element_size() for tensor in (*decoder.keys, *decoder.values))
+    found = sum(tensor.numel() * tensor.element_size() for side in decoder.memory for tensor in side)
     assert memory.cache(shape, work_on_tiny(2)) == found
 
 
@@ -153,11 +154,11 @@ def test_a_larger_work_needs_more(change: dict[str, int], grows: Any) -> None:
 def test_tiles_count_the_tile_before() -> None:
     """Float32 numbers an entry by hand: log-probs and probabilities of a tile, those of the one before beside its softmax."""
     float32 = replace(WORK, width=4)
-    entry = 4 * 256 * 49152
-    assert memory.logprob_tiles(SMOLLM2, float32, 256) == 2 * entry
-    assert memory.logprob_tiles(SMOLLM2, float32, 512) == 4 * entry
-    assert memory.entropy_tiles(SMOLLM2, float32, 256) == 5 * entry
-    assert memory.entropy_tiles(SMOLLM2, replace(float32, tempered=True), 512) == 6 * entry
+    entry = 4 * TILE_ROWS * 49152
+    assert memory.logprob_tiles(SMOLLM2, float32, TILE_ROWS) == 2 * entry
+    assert memory.logprob_tiles(SMOLLM2, float32, 2 * TILE_ROWS) == 4 * entry
+    assert memory.entropy_tiles(SMOLLM2, float32, TILE_ROWS) == 5 * entry
+    assert memory.entropy_tiles(SMOLLM2, float32, 2 * TILE_ROWS) == 5 * entry
 
 
 def test_weights_in_another_type_than_their_files_are_not_mapped() -> None:

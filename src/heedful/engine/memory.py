@@ -175,7 +175,7 @@ def _tiles(shape: Shape, work: Work, rows: int, *, held: int, most: int, heap: i
     """
     first = min(rows, TILE_ROWS)
     second = min(max(0, rows - TILE_ROWS), TILE_ROWS)
-    softmax = 3 if work.tempered else 2  # logits, their quotient, log-probs
+    softmax = 2  # logits and their quotient by the temperature, then the quotient and log-probs
     block = work.width * first * shape.vocabulary if work.width < FLOAT32 else 0
     large = FLOAT32 * shape.vocabulary * max(first * max(softmax, most), first * held + second * softmax)
     return large + (heap * block if block < GIVEN_BACK else 0)
