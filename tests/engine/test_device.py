@@ -38,7 +38,8 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("fpu amx_bf16 avx512_bf16", CPU, LARGE, True),
         ("fpu amx_bf16", CPU, SMALL, False),
-        ("fpu avx512_bf16", CPU, LARGE, False),
+        ("fpu avx512_bf16", CPU, LARGE, True),
+        ("fpu avx2", CPU, LARGE, False),
         ("", CUDA, LARGE, True),
         ("", CUDA, SMALL, False),
     ],
