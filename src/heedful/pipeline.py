@@ -7,7 +7,6 @@ alone. An interrupted run goes on in the stage, and inside long stages at the ba
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,13 +19,14 @@ from heedful.align_stage import new_method, settings_of
 from heedful.config import Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, gather, load_bundled, split
 from heedful.data.formats import read_preferences, read_prompts
-from heedful.engine.device import choose_device, choose_dtype
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
-from heedful.errors import ConfigError, DataError
+from heedful.errors import ConfigError, DataError, ModelError
 from heedful.evaluate_stage import evaluate, phrases_of
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
+from heedful.fit import run_peak
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
@@ -43,7 +43,6 @@ from heedful.training.rollout import Question
 Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
-_MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts in KiB, macOS in bytes
 
 
 def all_stages(config: Config) -> list[str]:
@@ -73,6 +72,7 @@ class Pipeline:
         self.terms = given or (RewardTermSection(),)
         self.trains_reward = any(term.source == TRAINED for term in self.terms)
         self.freshly_trained: Reward | None = None
+        self.longest_prompt = 0  # in tokens, of those that the method was given in this process
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
         # Pairs or labels that people made elsewhere take the place of the first three stages.
@@ -125,7 +125,7 @@ class Pipeline:
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
         """One stage, unless it is done already with these settings and inputs."""
         config = self.config
-        shared = {"model": config.model.model_dump(), "prompts": config.prompts.model_dump(), "seed": config.seed}
+        shared = {"model": config.model.for_results(), "prompts": config.prompts.model_dump(), "seed": config.seed}
         prompts = [local_file(file) for file in config.prompts.files if not file.startswith(BUNDLED)]
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
@@ -164,7 +164,9 @@ class Pipeline:
 
     @cached_property
     def model(self) -> LanguageModel:
-        return load_base(self.config.model.source, dtype=self.dtype, device=self.device)
+        wanted = self.config.model
+        model = load_base(wanted.source, dtype=self.dtype, device=self.device, recompute=wanted.recompute)
+        return compile_where_told(model, wanted.compile)
 
     @cached_property
     def prompts(self) -> dict[str, list[Prompt]]:
@@ -195,6 +197,7 @@ class Pipeline:
         tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
+        self.longest_prompt = max([self.longest_prompt, *map(len, tokens.values())])
         return [Question(p.id, p.messages, tokens[p.id]) for p in self.prompts[name] if p.id in tokens]
 
     def bar(self, stage: str) -> Callable[[int, int, str], None]:
@@ -277,6 +280,7 @@ class Pipeline:
             trained=lambda: self.freshly_trained or sources.reward(trained),
             aggregate=section.aggregate,
             coef=section.disagreement_coef,
+            compiling=self.config.model.compile,
         )
         return sources.mixture(self.terms)
 
@@ -336,8 +340,20 @@ class Pipeline:
             "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
             "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
             # Of this process: a run that was resumed has had others.
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MB, 1),
+            "peak_memory_mb": round(peak_memory() / 2**20, 1),
+            "predicted_memory_mb": self.predicted_memory_mb(),
         }
+
+    def predicted_memory_mb(self) -> float | None:
+        """What the peak should have been. None where the method did not run in this process, and where no prediction is made:
+        on a GPU, for rewards that are no adapter on the base, and for models of other families.
+        """
+        if not self.longest_prompt or self.device.type != "cpu" or self.config.reward.model or not self.trains_reward:
+            return None
+        try:
+            return round(run_peak(self.config, longest_prompt=self.longest_prompt) / 2**20, 1)
+        except ModelError:
+            return None
 
 
 def _prompts_in(name: str) -> list[Prompt]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny_model
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from heedful.engine import device
 from heedful.engine.device import choose_compile, compile_where_told, machine_memory
@@ -69,15 +72,18 @@ def model(tmp_path: Path) -> LanguageModel:
     return load_language_model(str(tiny_model.make(tmp_path / "tiny")), dtype=torch.float32, device=CPU)
 
 
+@pytest.mark.parametrize("set_by_torch", [True, False])
 def test_compiled_code_is_kept_in_the_cache(
-    model: LanguageModel, compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_torch: bool
 ) -> None:
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what is set below is undone
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    if not set_by_torch:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     assert compile_where_told(model, "off") is model
     assert not model.compiled
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
     compile_where_told(model, "on")
     trunk = model.trunk(None)
     assert model.compiled
@@ -92,6 +98,18 @@ def test_a_place_for_compiled_code_that_is_set_stays(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     compile_where_told(model, "on")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_the_peak_is_this_process_own() -> None:
+    """A child of a large process is not large."""
+    code = "from heedful.engine.device import peak_memory; held = bytearray({}); print(peak_memory())"
+    weight = bytearray(b"1" * 10**9)
+    found = [
+        int(subprocess.run([sys.executable, "-c", code.format(n)], capture_output=True, check=True).stdout) for n in (0, 1)
+    ]
+    held = subprocess.run([sys.executable, "-c", code.format("b'1' * 10**8")], capture_output=True, check=True)
+    assert len(weight) > max(found)
+    assert 0.9e8 < int(held.stdout) - found[0] < 2.5e8
 
 
 def test_the_machines_memory_is_what_there_is() -> None:

@@ -32,7 +32,7 @@ POINTS = [
 def numbers(run: Path) -> dict[str, Any]:
     """All that a run found, without clocks."""
     summary = json.loads((run / "summary.json").read_text())
-    for name in ("created_at", "seconds", "peak_memory_mb"):
+    for name in ("created_at", "seconds", "peak_memory_mb", "predicted_memory_mb"):
         del summary[name]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:

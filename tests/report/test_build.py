@@ -68,6 +68,7 @@ def summary() -> dict[str, Any]:
         "counts": {"train": 24, "heldout": 9},
         "seconds": {"sample": 12.0, "ppo": 374.0},
         "peak_memory_mb": 2048.0,
+        "predicted_memory_mb": 1945.6,
         "simulated_labelers": True,
     }
 
@@ -156,7 +157,14 @@ def test_numbers_on_the_page_are_the_runs(run: Path) -> None:
             "40.0 18.0 -22.0 [-22.1, -21.9] shrank",
         ),
         *("3.21 nats [2.54, 4.03]", "70.0% [55.0, 82.0]", "43 held-out pairs", "45.0%", "+25.0 [-5.0, +40.0] points"),
-        *("anna 8 0.44 0.00 0.0042", "0.31 [0.22, 0.41]", "2.00 GiB", "train 24, heldout 9", "ppo 6 min 14 s", "6 min 26 s"),
+        *(
+            "anna 8 0.44 0.00 0.0042",
+            "0.31 [0.22, 0.41]",
+            "2.00 GiB (1.9 predicted)",
+            "train 24, heldout 9",
+            "ppo 6 min 14 s",
+            "6 min 26 s",
+        ),
         *("heedful run 'my config.toml'", "seed 7", "heedful 0.9.1", "before, reward 0.90", "after, reward 0.20 (-0.70)"),
     ]
     for words in shown:

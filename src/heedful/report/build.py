@@ -58,6 +58,7 @@ def build(run: Path) -> Path:
         headline=findings.headline(summary),
         better=findings.better(summary),
         cost=findings.cost(summary),
+        predicted=findings.predicted(summary),
         trust=findings.trust(summary),
         table=compare_table(summary),
         alpha=findings.alpha_of(summary),

@@ -54,6 +54,12 @@ def better(summary: Summary) -> list[str]:
     return said
 
 
+def predicted(summary: Summary) -> str:
+    """ " (2.6 predicted)", of the peak memory; nothing where none was predicted."""
+    memory = summary.get("predicted_memory_mb")
+    return f" ({number(memory / 1024, 1)} predicted)" if finite(memory) else ""
+
+
 def cost(summary: Summary) -> list[str]:
     """Distance from the base, what became of the length, time and memory."""
     said = []
@@ -72,7 +78,7 @@ def cost(summary: Summary) -> list[str]:
     seconds = [value for value in summary.get("seconds", {}).values() if finite(value)]
     if seconds:
         memory = summary.get("peak_memory_mb")
-        peak = f", {number(memory / 1024)} GiB of memory at the peak" if finite(memory) else ""
+        peak = f", {number(memory / 1024)} GiB of memory at the peak{predicted(summary)}" if finite(memory) else ""
         said.append(f"The run took {duration(sum(seconds))}{peak}.")
     if "align" in summary:
         done = summary["align"]
