@@ -61,7 +61,7 @@ def apply(x_ND: Tensor, linear: Linear, low: Sequence[Low | None]) -> Tensor:
         width = pair.a.shape[0]
         columns.append(F.pad((pair.b * pair.scale).to(x_ND.dtype), (first, rank - first - width)))
         first += width
-    return y + F.linear(inner, torch.cat(columns))
+    return torch.addmm(y, inner, torch.cat(columns).T)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

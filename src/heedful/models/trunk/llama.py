@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from heedful.models.trunk.attention import Layout, Plan, attend, plan
 from heedful.models.trunk.decoder import Layer, Linear, Low, after_attention, before_attention, rms_norm
 
+# A batch's tokens are rounded up to a multiple: for each new number of rows oneDNN writes a kernel, which takes a millisecond,
+# and keeps it; all kernels of one number take about 16 MB.
+ROUND = 32
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # A layer's number, q (N, H, E), k and v (N, J, E) -> what they attend to, (N, H E).
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -105,6 +109,10 @@ class PackedTrunk:
         keep: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """Layers start ... stop - 1. keep: is given each layer's number, keys and values (N, J, E)."""
+        num_tokens = len(x_ND)
+        more = -num_tokens % ROUND
+        # Rows that nobody attends to and nobody reads.
+        x_ND, positions_N = F.pad(x_ND, (0, 0, 0, more)), F.pad(positions_N, (0, more))
         cos, sin = self.rotary(positions_N)
         pairs = self.adapted[adapter]
         recompute = self.recompute and torch.is_grad_enabled()
@@ -112,12 +120,13 @@ class PackedTrunk:
         def over_prompts(i: int, q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor) -> Tensor:
             if keep is not None:
                 keep(i, k_NJE, v_NJE)
-            return attend(q_NHE, k_NJE, v_NJE, tables)
+            found_NQ = attend(q_NHE[:num_tokens], k_NJE[:num_tokens], v_NJE[:num_tokens], tables)
+            return F.pad(found_NQ, (0, 0, 0, more))
 
         for i in range(start, len(self.layers) if stop is None else stop):
             layer = partial(self._layer, i, cos=cos, sin=sin, pairs=pairs[i], attention=over_prompts)
             x_ND = checkpoint(layer, x_ND, use_reentrant=False) if recompute else layer(x_ND)
-        return x_ND
+        return x_ND[:num_tokens]
 
     def advance(self, x_AD: Tensor, positions_A: Tensor, adapter: str | None, attention: Attention) -> Tensor:
         """All layers for one token a row, the attention being the caller's."""
