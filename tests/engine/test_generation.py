@@ -106,7 +106,7 @@ def test_seed_decides_and_prompts_may_share_a_batch(model: LanguageModel) -> Non
 @pytest.mark.parametrize("max_rows", [1, 3, 7])
 def test_prompts_that_wait_for_a_free_row_get_the_same_answers(model: LanguageModel, max_rows: int) -> None:
     """Rows end at different steps, others move into their places, and the samples of one prompt enter in parts."""
-    decoding = Decoding(temperature=1.2, top_p=1, max_new_tokens=20)
+    decoding = Decoding(temperature=0.8, top_p=1, max_new_tokens=30)
 
     def answers(rows: int) -> list[list[Response]]:
         generator = torch.Generator().manual_seed(11)

@@ -9,6 +9,7 @@ import pytest
 import tiny_model
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,6 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from heedful.engine.generation import Decoding, sample
+from heedful.models import policy
 from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
 from heedful.models.trunk.llama import unsupported
 from heedful.models.trunk.packed import pack
@@ -120,8 +123,14 @@ def test_hidden_states_are_those_of_the_models_own_forward_pass(family: str, ada
 @pytest.mark.parametrize("family", CONFIGS)
 def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(family: str, recompute: bool, tmp_path: Path) -> None:
     model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute))
+    trunk = model.trunk(POLICY)
+    assert trunk is not None
+    computed: list[int] = []
+    plain = trunk.after
+    trunk.after = lambda *arguments: (computed.append(1), plain(*arguments))[1]
     expected = gradients(model, own_forward(model, POLICY))
     found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY))
+    assert len(computed) == 3 * (2 if recompute else 1), "each layer once, and once more in the backward"
     assert all(float(gradient.norm()) > 0 for gradient in expected.values())
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=FLOAT32 * float(expected[name].abs().max()) * 10, rtol=1e-4)
@@ -209,6 +218,8 @@ def test_a_read_model_is_saved_whole(tmp_path: Path) -> None:
 def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
     plain = adapted(build(CONFIGS["llama"], tmp_path / "a"))
     compiled = adapted(build(CONFIGS["llama"], tmp_path / "b", compiled=True))
+    torch._dynamo.reset()
+    counters["stats"].clear()
     for cut in (4, 2, 1):  # other numbers of tokens, one function
         packed = pack(PROMPTS[:cut], RESPONSES[:cut], device=CPU)
         expected, found = plain.read(packed, adapter=POLICY), compiled.read(packed, adapter=POLICY)
@@ -217,3 +228,40 @@ def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 gradient, gradients(plain, plain.read(packed, adapter=POLICY))[name], atol=1e-3, rtol=1e-4
             )
+    assert counters["stats"]["unique_graphs"] == 4, "two functions, for the first adapted layer and for those above it"
+
+
+def test_an_adapter_that_is_not_there_is_no_base(tmp_path: Path) -> None:
+    model = build(CONFIGS["llama"], tmp_path)
+    with pytest.raises(KeyError, match="typo"):
+        model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter="typo")
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_batch_that_is_large_when_padded_is_read_in_lots(
+    learn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted(build(OTHERS["mistral, sliding"], tmp_path), targets=("q_proj",))
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    with torch.set_grad_enabled(learn):
+        whole = model.read(packed, adapter=POLICY)
+        monkeypatch.setattr(policy, "PADDED_TOKENS", 17)
+        parts = model.read(packed, adapter=POLICY)
+    torch.testing.assert_close(parts, whole, atol=FLOAT32, rtol=FLOAT32)
+    if learn:
+        expected = gradients(model, whole)
+        for name, gradient in gradients(model, parts).items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-4)
+
+
+def test_gpt2_answers_as_hugging_face_does(tmp_path: Path) -> None:
+    model = build(OTHERS["gpt2"], tmp_path)
+    greedy = Decoding(temperature=0, top_p=1, max_new_tokens=12)
+    found = sample(model, PROMPTS, greedy, adapter=None, samples_per_prompt=1, generator=torch.Generator(), max_rows=3)
+    for ids, answers in zip(PROMPTS, found, strict=True):
+        theirs = model.causal.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=12, do_sample=False, eos_token_id=-1
+        )
+        expected = theirs[0, len(ids) :].tolist()
+        ends = [place + 1 for place, token in enumerate(expected) if token in model.chat.eos_ids]
+        assert answers[0].ids == expected[: min(ends, default=12)]
