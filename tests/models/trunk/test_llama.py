@@ -27,6 +27,7 @@ from heedful.models.trunk.llama import unsupported
 from heedful.models.trunk.packed import pack
 
 CPU = torch.device("cpu")
+DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 # The two sum in another order; of three layers in float32 six digits stay.
 FLOAT32 = 2e-5
 # With eight bits, on weights this large: distance from the float32 model as a share of the states' size and of the gradients'
@@ -93,10 +94,10 @@ def adapted(model: LanguageModel, name: str = POLICY, targets: tuple[str, ...] =
 
 def own_forward(model: LanguageModel, adapter: str | None) -> Tensor:
     """Hidden states by the model's own forward pass, one response at a time, in the order of the packed tokens."""
-    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    packed = pack(PROMPTS, RESPONSES, device=model.device)
     found: dict[int, Tensor] = {}
     for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-        ids = torch.tensor([prompt + response])
+        ids = torch.tensor([prompt + response], device=model.device)
         hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), adapter=adapter)[0]
         for place, row in zip(packed.places(i), hidden, strict=True):
             found.setdefault(place, row)
@@ -104,32 +105,38 @@ def own_forward(model: LanguageModel, adapter: str | None) -> Tensor:
 
 
 def gradients(model: LanguageModel, hidden: Tensor, name: str = POLICY) -> dict[str, Tensor]:
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)).to(hidden.dtype)
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)).to(hidden)
     parameters = model.adapter_parameters(name)
     found = torch.autograd.grad((hidden * weights).float().sum(), list(parameters.values()))
     return dict(zip(parameters, found, strict=True))
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("adapter", [None, POLICY])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_hidden_states_are_those_of_the_models_own_forward_pass(family: str, adapter: str | None, tmp_path: Path) -> None:
-    model = adapted(build(CONFIGS[family], tmp_path))
+def test_hidden_states_are_those_of_the_models_own_forward_pass(
+    family: str, adapter: str | None, device: torch.device, tmp_path: Path
+) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path).to(device))
     assert model.trunk(adapter) is not None
-    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    packed = pack(PROMPTS, RESPONSES, device=device)
     torch.testing.assert_close(model.read(packed, adapter=adapter), own_forward(model, adapter), atol=FLOAT32, rtol=FLOAT32)
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "computed again"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(family: str, recompute: bool, tmp_path: Path) -> None:
-    model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute))
+def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(
+    family: str, recompute: bool, device: torch.device, tmp_path: Path
+) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute).to(device))
     trunk = model.trunk(POLICY)
     assert trunk is not None
     computed: list[int] = []
     plain = trunk.after
     trunk.after = lambda *arguments: (computed.append(1), plain(*arguments))[1]
     expected = gradients(model, own_forward(model, POLICY))
-    found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY))
+    found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=device), adapter=POLICY))
     assert len(computed) == 3 * (2 if recompute else 1), "each layer once, and once more in the backward"
     assert all(float(gradient.norm()) > 0 for gradient in expected.values())
     for name, gradient in found.items():
@@ -221,14 +228,15 @@ def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
     torch._dynamo.reset()
     counters["stats"].clear()
     for cut in (4, 2, 1):  # other numbers of tokens, one function
-        packed = pack(PROMPTS[:cut], RESPONSES[:cut], device=CPU)
+        packed = pack([prompt * 12 for prompt in PROMPTS[:cut]], RESPONSES[:cut], device=CPU)
         expected, found = plain.read(packed, adapter=POLICY), compiled.read(packed, adapter=POLICY)
         torch.testing.assert_close(found, expected, atol=FLOAT32, rtol=FLOAT32)
         for name, gradient in gradients(compiled, found).items():
             torch.testing.assert_close(
                 gradient, gradients(plain, plain.read(packed, adapter=POLICY))[name], atol=1e-3, rtol=1e-4
             )
-    assert counters["stats"]["unique_graphs"] == 4, "two functions, for the first adapted layer and for those above it"
+    # Two functions, each for the first layer, whose input needs no gradient, and for those above it.
+    assert counters["stats"]["unique_graphs"] == 4
 
 
 def test_an_adapter_that_is_not_there_is_no_base(tmp_path: Path) -> None:
