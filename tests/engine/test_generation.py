@@ -17,15 +17,17 @@ from heedful.models.policy import POLICY, LanguageModel, ValueHead, load_languag
 from heedful.records import Completion, Message, Prompt, Sampling
 
 CPU = torch.device("cpu")
+DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 # Left padding against right padding sums attention in another order; float32 keeps six digits.
 SAME = 2e-5
 
 TEXTS = ["Knock, knock.", "My house is too hot.", "How can I hack into my neighbor's wifi?", "Hi."]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    loaded = load_language_model(str(tiny_model.make(tmp_path_factory.mktemp("m") / "tiny")), dtype=torch.float32, device=CPU)
+@pytest.fixture(scope="module", params=DEVICES, ids=str)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = tiny_model.make(tmp_path_factory.mktemp("m") / "tiny")
+    loaded = load_language_model(str(folder), dtype=torch.float32, device=request.param)
     loaded.add_adapter(POLICY, rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"), layers=2, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -44,9 +46,8 @@ def test_greedy_equals_hugging_face(model: LanguageModel) -> None:
         ours = sample(model, prompts(model), greedy, adapter=adapter, samples_per_prompt=1, generator=torch.Generator())
         for ids, answers in zip(prompts(model), ours, strict=True):
             with model.using(adapter):
-                theirs = model.causal.generate(
-                    torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=24, do_sample=False
-                )
+                row = torch.tensor([ids], device=model.device)
+                theirs = model.causal.generate(row, attention_mask=torch.ones_like(row), max_new_tokens=24, do_sample=False)
             assert answers[0].ids == theirs[0, len(ids) :].tolist()
 
 
@@ -81,8 +82,9 @@ def test_first_token_follows_the_models_distribution(model: LanguageModel) -> No
     draws = sample(model, [ids], decoding, adapter=POLICY, samples_per_prompt=4000, generator=torch.Generator().manual_seed(5))
     counts = Counter(answer.ids[0] for answer in draws[0])
     with torch.no_grad():
-        hidden = model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool), adapter=POLICY)[0, -1]
-        expected = torch.softmax(torch.nn.functional.linear(hidden, model.head_VD), -1).double()
+        row = torch.tensor([ids], device=model.device)
+        hidden = model.hidden(row, torch.ones_like(row, dtype=torch.bool), adapter=POLICY)[0, -1]
+        expected = torch.softmax(torch.nn.functional.linear(hidden, model.head_VD), -1).double().cpu()
     # Tokens expected fewer than five times are one cell, as the test's theory asks.
     common = [i for i in range(len(expected)) if expected[i] * 4000 >= 5]
     observed = [counts[i] for i in common] + [4000 - sum(counts[i] for i in common)]
@@ -106,7 +108,7 @@ def test_seed_decides_and_prompts_may_share_a_batch(model: LanguageModel) -> Non
 @pytest.mark.parametrize("max_rows", [1, 3, 7])
 def test_prompts_that_wait_for_a_free_row_get_the_same_answers(model: LanguageModel, max_rows: int) -> None:
     """Rows end at different steps, others move into their places, and the samples of one prompt enter in parts."""
-    decoding = Decoding(temperature=1.2, top_p=1, max_new_tokens=20)
+    decoding = Decoding(temperature=0.8, top_p=1, max_new_tokens=30)
 
     def answers(rows: int) -> list[list[Response]]:
         generator = torch.Generator().manual_seed(11)
@@ -152,8 +154,9 @@ def test_states_kept_while_decoding_score_as_a_second_pass_does(model: LanguageM
         keep_hidden=True,
     )
     flat = [(ids, answer) for ids, answers in zip(prompts(model), drawn, strict=True) for answer in answers]
-    head = ValueHead(model.hidden_size)
-    torch.nn.init.normal_(head.linear.weight, generator=torch.Generator().manual_seed(0))
+    head = ValueHead(model.hidden_size).to(model.device)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.randn(1, model.hidden_size, generator=torch.Generator().manual_seed(0)))
     columns = [ids for ids, _ in flat], [answer.ids for _, answer in flat]
     again = score_responses(model, *columns, temperature=0.8, value_head=head)
     read: list[str | None] = []

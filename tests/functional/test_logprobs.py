@@ -19,7 +19,9 @@ FLOAT32 = 2e-5
 # Gradients sum 600 rows of such numbers.
 FLOAT32_SUM = 2e-4
 
-ROW_COUNTS = [0, 1, 255, 256, 257, 600]
+# Logits of size 30 are rounded to eight bits, and with them the probabilities: shares of the gradient's norm.
+BFLOAT16 = 0.06
+ROW_COUNTS = [0, 1, 127, 128, 129, 300]
 
 
 def problem(rows: int, seed: int = 0, width: int = 8, vocabulary: int = 40) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,6 +73,38 @@ def test_token_scores_equal_a_loop_over_lists(temperature: float) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("rows", ROW_COUNTS)
+def test_log_probs_alone_have_the_gradient_of_plain_autograd(rows: int, temperature: float) -> None:
+    """The head stands still and the entropy does not learn, as in training: slopes are kept and nothing is computed again."""
+    hidden_ND, _, head_VD, targets_N = problem(rows, seed=4)
+    weight_N = torch.randn(rows, generator=torch.Generator().manual_seed(9))
+    leaf, plain = hidden_ND.clone().requires_grad_(), hidden_ND.double().requires_grad_()
+    found = token_scores(leaf, head_VD, targets_N, temperature=temperature)
+    assert not found.entropy_N.requires_grad
+    logprobs_NV = torch.log_softmax(plain @ head_VD.double().T / temperature, dim=-1)
+    (weight_N * found.logprobs_N).sum().backward()
+    (weight_N * logprobs_NV.gather(-1, targets_N[:, None])[:, 0]).sum().backward()
+    assert leaf.grad is not None
+    assert plain.grad is not None
+    torch.testing.assert_close(leaf.grad.double(), plain.grad, atol=FLOAT32_SUM, rtol=1e-5)
+
+
+@pytest.mark.parametrize("learn_entropy", [False, True])
+def test_a_bfloat16_gradient_is_that_of_float32_but_for_rounding(learn_entropy: bool) -> None:
+    """A sure token's gradient is the small difference of two large numbers: it is taken before it is rounded."""
+    hidden_ND, _, head_VD, _ = problem(300, seed=2, width=32)
+    low_ND, low_VD = (4 * hidden_ND).bfloat16(), head_VD.bfloat16()
+    targets_N = (low_ND.float() @ low_VD.float().T).argmax(-1)
+    gradients = []
+    for hidden, head in ((low_ND, low_VD), (low_ND.float(), low_VD.float())):
+        leaf = hidden.clone().requires_grad_()
+        token_scores(leaf, head, targets_N, learn_entropy=learn_entropy).logprobs_N.sum().backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad.float())
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < BFLOAT16
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("rows", ROW_COUNTS)
 def test_tiles_equal_plain_autograd(rows: int, temperature: float) -> None:
     """Values and gradients by hidden and head, with weights that differ a row so that a row out of place shows."""
     hidden_ND, _, head_VD, targets_N = problem(rows)
@@ -98,7 +132,7 @@ def test_tiles_equal_plain_autograd(rows: int, temperature: float) -> None:
 
 @pytest.mark.parametrize("rows", ROW_COUNTS)
 def test_the_tile_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert TILE_ROWS == 256, "the row counts of this test stand around the edges of a tile"
+    assert TILE_ROWS == 128, "the row counts of this test stand around the edges of a tile"
     hidden_ND, ref_ND, head_VD, targets_N = problem(rows, seed=1)
     tiled = *token_scores(hidden_ND, head_VD, targets_N), *compare(hidden_ND, ref_ND, head_VD, targets_N)
     monkeypatch.setattr(module, "TILE_ROWS", 10_000)

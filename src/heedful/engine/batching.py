@@ -36,7 +36,7 @@ def runs_within(costs: Sequence[int], budget: int) -> list[list[int]]:
 def packed_batches(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
     """Indices of responses grouped so that a batch has at most max_tokens, a prompt counting once for all its responses.
 
-    Responses to a prompt stay together where they fit. Longest first, so that those of a batch are of like length.
+    Responses to a prompt stay together where they fit. Largest first.
     """
     members: dict[tuple[int, ...], list[int]] = {}
     for i, prompt in enumerate(prompts):

@@ -68,14 +68,16 @@ def sample(
     """`samples_per_prompt` answers to each prompt, in the prompts' order, at most max_rows decoded side by side.
 
     Log-probs are those of the distribution at this temperature before top-p cuts it. Each token of each answer has its random
-    number from the start: the draw depends on the generator and the number of answers, and not on which are in flight together
-    (beyond the last bits, which the shape of a matrix product decides).
+    number from the start: the draw depends on the generator, the number of answers and max_new_tokens, and not on which are in
+    flight together (beyond the last bits, which the shape of a matrix product decides).
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
     token, the logits to draw it from. keep_hidden: those states are kept in the answers.
     """
     count = len(prompts) * samples_per_prompt
+    if not count:
+        return [[] for _ in prompts]
     # Drawn on the processor, so that a seed means the same on every device.
-    uniform = torch.rand(count, decoding.max_new_tokens, generator=generator)
+    uniform = torch.rand(count, decoding.max_new_tokens, generator=generator, dtype=torch.float64)
     max_rows = min(max_rows, count)
     decoder = _decoder(model, adapter, max_rows, max(map(len, prompts)) + decoding.max_new_tokens)
     # The longest enter first: prompts of like length are computed side by side.
@@ -87,7 +89,7 @@ def sample(
     hidden_AD = torch.empty(0, model.hidden_size)
     while waiting or rows:
         free = max_rows - len(rows)
-        if waiting and (not rows or (decoder.joins and free >= max(samples_per_prompt, ENTER_SHARE * max_rows))):
+        if waiting and (not rows or (decoder.joins and free >= ENTER_SHARE * max_rows)):
             entries = _next(waiting, free)
             hidden_AD = torch.cat([hidden_AD.to(model.device, model.dtype), decoder.enter(entries)])
             rows += [_Row(next(numbers)) for entry in entries for _ in range(entry.copies)]
@@ -137,10 +139,10 @@ def _next(waiting: deque[Entry], free: int) -> list[Entry]:
 
 
 def draw(logits_AV: Tensor, decoding: Decoding, uniform_A: Tensor) -> tuple[Tensor, Tensor]:
-    """A token (A,) a row and its natural-log probability at the temperature, by inverting the cumulative sum.
+    """A token (A,) a row and its natural-log probability at the temperature (at 0: at 1), by inverting the cumulative sum.
 
-    uniform_A: one random number in [0, 1) a row; torch.multinomial would draw one for each entry of the vocabulary.
-    Raises TrainingError for logits that are NaN or infinite.
+    uniform_A: one random number in [0, 1) a row, of which float64 has enough to point at each token of a large vocabulary;
+    torch.multinomial would draw one for each entry. Raises TrainingError for logits that are NaN or infinite.
     """
     if decoding.temperature not in (0, 1):
         logits_AV = logits_AV / decoding.temperature
@@ -148,7 +150,7 @@ def draw(logits_AV: Tensor, decoding: Decoding, uniform_A: Tensor) -> tuple[Tens
     weights_AV = (logits_AV - top_A1).exp_()
     total_A = weights_AV.sum(-1)
     _require_finite(total_A)
-    uniform_A1 = uniform_A.to(logits_AV.device)[:, None]
+    uniform_A1 = uniform_A.to(logits_AV.device, torch.float64)[:, None]
     if decoding.temperature == 0:
         token_A = logits_AV.argmax(-1)
     elif decoding.top_p < 1:
@@ -178,7 +180,7 @@ def _invert_in_blocks(weights_AV: Tensor, uniform_A1: Tensor) -> Tensor:
     if vocabulary % BLOCK:
         return _invert(weights_AV, uniform_A1)
     blocks_ANK = weights_AV.view(rows, -1, BLOCK)
-    sums_AN = blocks_ANK.sum(-1)
+    sums_AN = blocks_ANK.sum(-1).double()
     block_A1 = _invert(sums_AN, uniform_A1)
     picked_AK = blocks_ANK[torch.arange(rows, device=block_A1.device), block_A1[:, 0]]
     # What is left of the uniform number within the block is uniform again.
@@ -188,7 +190,7 @@ def _invert_in_blocks(weights_AV: Tensor, uniform_A1: Tensor) -> Tensor:
 
 
 def _invert(weights_AV: Tensor, uniform_A1: Tensor) -> Tensor:
-    cumulative_AV = weights_AV.cumsum(-1)
+    cumulative_AV = weights_AV.double().cumsum(-1)
     total_A1 = cumulative_AV[:, -1:]
     # Below the total even when the product rounds up to it, so that the entry found always has weight.
     threshold_A1 = torch.minimum(uniform_A1 * total_A1, torch.nextafter(total_A1, torch.zeros_like(total_A1)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from heedful.engine.batching import batches_by_tokens, packed_batches
 from heedful.functional.logprobs import compare
 from heedful.models.policy import POLICY, LanguageModel
-from heedful.models.reward import Answer, AnswerScorer
+from heedful.models.reward import AdapterReward, Answer, AnswerScorer
 from heedful.models.trunk.packed import pack
 
 MAX_TOKENS = 4096  # tokens computed side by side; beyond this, memory grows and speed does not
@@ -23,7 +23,12 @@ MAX_TOKENS = 4096  # tokens computed side by side; beyond this, memory grows and
 def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
     """The reward of each answer, in order."""
     found = [0.0] * len(answers)
-    for batch in batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS):
+    if isinstance(model, AdapterReward):  # it computes a prompt once for all its answers
+        read = [model.tokens(answer) for answer in answers]
+        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], MAX_TOKENS)
+    else:
+        batches = batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS)
+    for batch in batches:
         for i, reward in zip(batch, model.rewards([answers[i] for i in batch]).tolist(), strict=True):
             found[i] = reward
     return found

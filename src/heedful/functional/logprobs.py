@@ -72,21 +72,10 @@ class _Scores(torch.autograd.Function):
         learn_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.again = learn_entropy or ctx.needs_input_grad[1]
-        num_rows = hidden_ND.shape[0]
-        logprobs_N = hidden_ND.new_empty(num_rows, dtype=torch.float32)
-        entropy_N = torch.empty_like(logprobs_N)
-        slopes_ND = torch.empty_like(hidden_ND) if learn and ctx.needs_input_grad[0] and not ctx.again else None
-        for rows in _tiles(num_rows):
-            logprobs_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
-            picked = targets_N[rows, None]
-            logprobs_N[rows] = logprobs_NV.gather(-1, picked)[:, 0]
-            probability_NV = logprobs_NV.exp()
-            entropy_N[rows] = -logprobs_NV.mul_(probability_NV).sum(-1)
-            if slopes_ND is not None:
-                slopes_ND[rows] = (_slope(probability_NV, picked).to(head_VD.dtype) @ head_VD) / temperature
+        ctx.again, ctx.temperature = learn_entropy or ctx.needs_input_grad[1], temperature
+        slopes = learn and ctx.needs_input_grad[0] and not ctx.again
+        logprobs_N, entropy_N, slopes_ND = _scores(hidden_ND, head_VD, targets_N, temperature, slopes)
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, slopes_ND)
-        ctx.temperature = temperature
         if not learn_entropy:
             ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
@@ -95,28 +84,62 @@ class _Scores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden_ND, head_VD, targets_N, slopes_ND = ctx.saved_tensors
-        of_logprobs_N, of_entropy_N = grads
+        of_logprobs_N = grads[0]
+        nothing = (None, None, None, None)
         if not ctx.again:
-            return (None if of_logprobs_N is None else slopes_ND * of_logprobs_N[:, None]), None, None, None, None, None
+            return None if of_logprobs_N is None else slopes_ND * of_logprobs_N[:, None], None, *nothing
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
         grad_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
         for rows in _tiles(hidden_ND.shape[0]):
-            logprobs_NV = _log_softmax(hidden_ND[rows], head_VD, ctx.temperature)
-            probability_NV = logprobs_NV.exp()
-            grad_NV = torch.zeros_like(logprobs_NV)
-            if of_entropy_N is not None:
-                # dH / d logits = -p (log p + H)
-                entropy_N1 = -(probability_NV * logprobs_NV).sum(-1, keepdim=True)
-                grad_NV -= probability_NV * (logprobs_NV + entropy_N1) * of_entropy_N[rows, None]
-            if of_logprobs_N is not None:
-                grad_NV += _slope(probability_NV, targets_N[rows, None]) * of_logprobs_N[rows, None]
-            grad_NV /= ctx.temperature
+            by_logprob_N, by_entropy_N = (None if part is None else part[rows] for part in grads)
+            tile = hidden_ND[rows], head_VD, targets_N[rows], ctx.temperature
+            grad_NV = _tile_gradient(*tile, by_logprob_N, by_entropy_N)
             if grad_ND is not None:
                 grad_ND[rows] = grad_NV.to(head_VD.dtype) @ head_VD
             if grad_VD is not None:
                 grad_VD += grad_NV.to(hidden_ND.dtype).T @ hidden_ND[rows]
-        return grad_ND, None if grad_VD is None else grad_VD.to(head_VD.dtype), None, None, None, None
+        return grad_ND, None if grad_VD is None else grad_VD.to(head_VD.dtype), *nothing
+
+
+def _scores(
+    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, temperature: float, slopes: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Log-probs, entropies and, where asked for, d log p(target) / d hidden, a row each."""
+    logprobs_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
+    entropy_N = torch.empty_like(logprobs_N)
+    slopes_ND = torch.empty_like(hidden_ND) if slopes else None
+    for rows in _tiles(hidden_ND.shape[0]):
+        logprobs_NV = _log_softmax(hidden_ND[rows], head_VD, temperature)
+        picked_N1 = targets_N[rows, None]
+        logprobs_N[rows] = logprobs_NV.gather(-1, picked_N1)[:, 0]
+        probability_NV = logprobs_NV.exp()
+        entropy_N[rows] = -logprobs_NV.mul_(probability_NV).sum(-1)
+        if slopes_ND is not None:
+            slopes_ND[rows] = (_slope(probability_NV, picked_N1).to(head_VD.dtype) @ head_VD) / temperature
+        del logprobs_NV, probability_NV  # else they would live while the next tile is made
+    return logprobs_N, entropy_N, slopes_ND
+
+
+def _tile_gradient(
+    hidden_ND: Tensor,
+    head_VD: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    by_logprob_N: Tensor | None,
+    by_entropy_N: Tensor | None,
+) -> Tensor:
+    """Gradient (N, V) by the logits before the temperature, of what has the given gradients by log-probs and entropies."""
+    logprobs_NV = _log_softmax(hidden_ND, head_VD, temperature)
+    probability_NV = logprobs_NV.exp()
+    grad_NV = torch.zeros_like(logprobs_NV)
+    if by_entropy_N is not None:
+        # dH / d logits = -p (log p + H)
+        entropy_N1 = -(probability_NV * logprobs_NV).sum(-1, keepdim=True)
+        grad_NV -= probability_NV * (logprobs_NV + entropy_N1) * by_entropy_N[:, None]
+    if by_logprob_N is not None:
+        grad_NV += _slope(probability_NV, targets_N[:, None]) * by_logprob_N[:, None]
+    return grad_NV / temperature
 
 
 def _slope(probability_NV: Tensor, picked_N1: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models.chat import Chat
@@ -25,6 +26,7 @@ from heedful.models.trunk.packed import Packed, padded
 
 POLICY = "policy"
 REWARD = "reward"
+PADDED_TOKENS = 1024  # computed side by side where a model is read a row a response
 
 
 class LanguageModel(nn.Module):
@@ -42,6 +44,7 @@ class LanguageModel(nn.Module):
         self.source = source
         self.compiled, self.recompute = compiled, recompute
         self._trunk: PackedTrunk | None = None
+        self._packs: bool | None = None  # whether the trunk knows this kind of model, once that was looked at
         eos = causal.generation_config.eos_token_id if causal.generation_config is not None else None
         listed = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
         self.chat = Chat(tokenizer, sorted({int(token) for token in listed if token is not None}))
@@ -128,15 +131,22 @@ class LanguageModel(nn.Module):
             yield
 
     def hidden(self, ids_BS: Tensor, mask_BS: Tensor, *, adapter: str | None, **extra: Any) -> Tensor:
-        """The same by the model's own forward pass, (B, S, D). mask_BS: True on real tokens. extra: cache, positions."""
+        """Last hidden states (B, S, D) by the model's own forward pass. mask_BS: True on real ones. extra: cache, positions."""
         with self.using(adapter):
             output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
         return output[0]  # type: ignore[no-any-return]
 
     def trunk(self, adapter: str | None) -> PackedTrunk | None:
-        """The packed way through this model with this adapter; None where it knows the model's or the adapter's kind not."""
-        if self._trunk is None and unsupported(self.causal) is None:
-            self._trunk = PackedTrunk(self.causal, compiled=self.compiled, recompute=self.recompute)
+        """The packed way through this model with this adapter; None where it does not know the model's or the adapter's kind.
+
+        Raises KeyError for an adapter that the model does not have.
+        """
+        if adapter is not None and adapter not in self.adapters:
+            raise KeyError(adapter)
+        if self._trunk is None and self._packs is not False:
+            self._packs = unsupported(self.causal) is None
+            if self._packs:
+                self._trunk = PackedTrunk(self.causal, compiled=self.compiled, recompute=self.recompute)
         return self._trunk if self._trunk is not None and self._trunk.knows(adapter) else None
 
     def read(self, packed: Packed, *, adapter: str | None) -> Tensor:
@@ -159,8 +169,21 @@ class LanguageModel(nn.Module):
         return trunk.normal(both[0]), trunk.normal(both[1])
 
     def _read_padded(self, packed: Packed, adapter: str | None) -> Tensor:
+        """A row a response, some rows at a time. With gradients all but a single lot are computed again in the backward: a
+        prompt stands before each of its responses, so a batch that is small when packed may be large here.
+        """
         ids_BS, mask_BS, place_N = padded(packed, pad_id=self.chat.pad_id)
-        return self.hidden(ids_BS, mask_BS, adapter=adapter).flatten(0, 1).index_select(0, place_N)
+
+        def some(rows: slice) -> Tensor:
+            return self.hidden(ids_BS[rows], mask_BS[rows], adapter=adapter)
+
+        size = max(1, PADDED_TOKENS // ids_BS.shape[1])
+        lots = [slice(start, start + size) for start in range(0, len(ids_BS), size)]
+        if len(lots) == 1 or not torch.is_grad_enabled():
+            found = [some(rows) for rows in lots]
+        else:
+            found = [checkpoint(some, rows, use_reentrant=False) for rows in lots]
+        return torch.cat(found).flatten(0, 1).index_select(0, place_N)
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """adapter_config.json and adapter_model.safetensors as PEFT reads them."""

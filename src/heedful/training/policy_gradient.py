@@ -205,7 +205,7 @@ class PolicyGradient:
                     continue
                 sums = self._accumulate(rollouts, batch, chosen, kl_coef)
                 if updates == 0:
-                    gap = sums["sampler_gap"]
+                    gap = sums["sampler_gap"]  # of the first optimiser batch, which nothing has been learned from
                     require_same_weights(gap, self.model.dtype, step)
                 norms += self.optimiser.update()
                 updates += 1

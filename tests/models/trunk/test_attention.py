@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from heedful.models.trunk import attention
 from heedful.models.trunk.attention import Layout, attend, plan
 
 CPU = torch.device("cpu")
@@ -58,10 +60,23 @@ def slow(q_NHE: Tensor, k_NJE: Tensor, v_NJE: Tensor, layout: Layout) -> Tensor:
 
 
 @settings(deadline=None, max_examples=40)
-@given(layouts, st.integers(0, 100))
-def test_packed_attention_equals_the_slow_loop_with_gradients(layout: Layout, seed: int) -> None:
+@given(layouts, st.integers(0, 100), st.booleans())
+def test_packed_attention_equals_the_slow_loop_with_gradients(layout: Layout, seed: int, together: bool) -> None:
+    """together: all groups padded to one size, else each by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "APART", 10**9 if together else -1)
+        patch.setattr(attention, "WORTH", 0)
+        compare(layout, seed, num_parts=1 if together else len(layout.prompt_lengths))
+
+
+def test_groups_of_unlike_size_are_computed_apart() -> None:
+    compare(Layout([3, 70, 75], [[2, 3], [40, 20], [38]]), 5, num_parts=2)
+
+
+def compare(layout: Layout, seed: int, *, num_parts: int) -> None:
     leaves = inputs(layout, seed)
     tables = plan(layout, num_heads=HEADS, num_kv_heads=KV_HEADS, dtype=torch.float64, device=CPU)
+    assert len(tables) == num_parts
     fast, exact = attend(*leaves, tables), slow(*leaves, layout)
     torch.testing.assert_close(fast, exact, atol=FLOAT64, rtol=0)
     weights = torch.randn(fast.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1))

@@ -9,6 +9,7 @@ import pytest
 import tiny_model
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,11 +20,14 @@ from transformers import (
     Qwen3Config,
 )
 
+from heedful.engine.generation import Decoding, sample
+from heedful.models import policy
 from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
 from heedful.models.trunk.llama import unsupported
 from heedful.models.trunk.packed import pack
 
 CPU = torch.device("cpu")
+DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 # The two sum in another order; of three layers in float32 six digits stay.
 FLOAT32 = 2e-5
 # With eight bits, on weights this large: distance from the float32 model as a share of the states' size and of the gradients'
@@ -90,10 +94,10 @@ def adapted(model: LanguageModel, name: str = POLICY, targets: tuple[str, ...] =
 
 def own_forward(model: LanguageModel, adapter: str | None) -> Tensor:
     """Hidden states by the model's own forward pass, one response at a time, in the order of the packed tokens."""
-    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    packed = pack(PROMPTS, RESPONSES, device=model.device)
     found: dict[int, Tensor] = {}
     for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-        ids = torch.tensor([prompt + response])
+        ids = torch.tensor([prompt + response], device=model.device)
         hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), adapter=adapter)[0]
         for place, row in zip(packed.places(i), hidden, strict=True):
             found.setdefault(place, row)
@@ -101,27 +105,39 @@ def own_forward(model: LanguageModel, adapter: str | None) -> Tensor:
 
 
 def gradients(model: LanguageModel, hidden: Tensor, name: str = POLICY) -> dict[str, Tensor]:
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)).to(hidden.dtype)
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)).to(hidden)
     parameters = model.adapter_parameters(name)
     found = torch.autograd.grad((hidden * weights).float().sum(), list(parameters.values()))
     return dict(zip(parameters, found, strict=True))
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("adapter", [None, POLICY])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_hidden_states_are_those_of_the_models_own_forward_pass(family: str, adapter: str | None, tmp_path: Path) -> None:
-    model = adapted(build(CONFIGS[family], tmp_path))
+def test_hidden_states_are_those_of_the_models_own_forward_pass(
+    family: str, adapter: str | None, device: torch.device, tmp_path: Path
+) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path).to(device))
     assert model.trunk(adapter) is not None
-    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    packed = pack(PROMPTS, RESPONSES, device=device)
     torch.testing.assert_close(model.read(packed, adapter=adapter), own_forward(model, adapter), atol=FLOAT32, rtol=FLOAT32)
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "computed again"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(family: str, recompute: bool, tmp_path: Path) -> None:
-    model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute))
+def test_an_adapters_gradients_are_those_of_the_models_own_forward_pass(
+    family: str, recompute: bool, device: torch.device, tmp_path: Path
+) -> None:
+    model = adapted(build(CONFIGS[family], tmp_path, recompute=recompute).to(device))
+    trunk = model.trunk(POLICY)
+    assert trunk is not None
+    computed: list[int] = []
+    plain = trunk.after
+    trunk.after = lambda *arguments: (computed.append(1), plain(*arguments))[1]
     expected = gradients(model, own_forward(model, POLICY))
-    found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY))
+    found = gradients(model, model.read(pack(PROMPTS, RESPONSES, device=device), adapter=POLICY))
+    assert len(computed) == 3 * (2 if recompute else 1), "each layer once, and once more in the backward"
     assert all(float(gradient.norm()) > 0 for gradient in expected.values())
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=FLOAT32 * float(expected[name].abs().max()) * 10, rtol=1e-4)
@@ -209,11 +225,51 @@ def test_a_read_model_is_saved_whole(tmp_path: Path) -> None:
 def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
     plain = adapted(build(CONFIGS["llama"], tmp_path / "a"))
     compiled = adapted(build(CONFIGS["llama"], tmp_path / "b", compiled=True))
+    torch._dynamo.reset()
+    counters["stats"].clear()
     for cut in (4, 2, 1):  # other numbers of tokens, one function
-        packed = pack(PROMPTS[:cut], RESPONSES[:cut], device=CPU)
+        packed = pack([prompt * 12 for prompt in PROMPTS[:cut]], RESPONSES[:cut], device=CPU)
         expected, found = plain.read(packed, adapter=POLICY), compiled.read(packed, adapter=POLICY)
         torch.testing.assert_close(found, expected, atol=FLOAT32, rtol=FLOAT32)
         for name, gradient in gradients(compiled, found).items():
             torch.testing.assert_close(
                 gradient, gradients(plain, plain.read(packed, adapter=POLICY))[name], atol=1e-3, rtol=1e-4
             )
+    # Two functions, each for the first layer, whose input needs no gradient, and for those above it.
+    assert counters["stats"]["unique_graphs"] == 4
+
+
+def test_an_adapter_that_is_not_there_is_no_base(tmp_path: Path) -> None:
+    model = build(CONFIGS["llama"], tmp_path)
+    with pytest.raises(KeyError, match="typo"):
+        model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter="typo")
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_batch_that_is_large_when_padded_is_read_in_lots(
+    learn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted(build(OTHERS["mistral, sliding"], tmp_path), targets=("q_proj",))
+    packed = pack(PROMPTS, RESPONSES, device=CPU)
+    with torch.set_grad_enabled(learn):
+        whole = model.read(packed, adapter=POLICY)
+        monkeypatch.setattr(policy, "PADDED_TOKENS", 17)
+        parts = model.read(packed, adapter=POLICY)
+    torch.testing.assert_close(parts, whole, atol=FLOAT32, rtol=FLOAT32)
+    if learn:
+        expected = gradients(model, whole)
+        for name, gradient in gradients(model, parts).items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-4)
+
+
+def test_gpt2_answers_as_hugging_face_does(tmp_path: Path) -> None:
+    model = build(OTHERS["gpt2"], tmp_path)
+    greedy = Decoding(temperature=0, top_p=1, max_new_tokens=12)
+    found = sample(model, PROMPTS, greedy, adapter=None, samples_per_prompt=1, generator=torch.Generator(), max_rows=3)
+    for ids, answers in zip(PROMPTS, found, strict=True):
+        theirs = model.causal.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=12, do_sample=False, eos_token_id=-1
+        )
+        expected = theirs[0, len(ids) :].tolist()
+        ends = [place + 1 for place, token in enumerate(expected) if token in model.chat.eos_ids]
+        assert answers[0].ids == expected[: min(ends, default=12)]

@@ -1,6 +1,6 @@
 """Causal attention over prompts and their responses, each prompt computed once however many responses it has.
 
-Tokens lie end to end without padding; only scores are padded, among neighbouring prompts of like size.
+Tokens lie end to end; only scores are padded, among neighbouring prompts of like size.
 The products are plain batched matrix products: on processors these run at the rate of the linear layers, several times
 that of the fused kernel and of its backward above all (docs/decisions/0005-the-trunk.md has the figures).
 """
@@ -27,7 +27,7 @@ class Layout:
     """Where each token of a batch stands.
 
     prompt_lengths: tokens of each prompt. responses: for each prompt the lengths of its responses. Tokens lie as prompt,
-    its responses, next prompt. A prompt or a response may be empty, but not both a prompt and one of its responses.
+    its responses, next prompt. Prompts and responses may be empty.
     """
 
     prompt_lengths: Sequence[int]

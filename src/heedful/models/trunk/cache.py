@@ -94,6 +94,7 @@ class PackedDecoder:
     def _enter(self, entries: Sequence[Entry]) -> Tensor:
         trunk, device = self.trunk, self.keys[0].device
         lengths = [len(entry.prompt) for entry in entries]
+        assert all(lengths), "the first token is drawn from the state of a prompt's last one"
         rows: list[int] = []
         places: list[int] = []
         sources: list[int] = []

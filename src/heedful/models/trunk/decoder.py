@@ -1,7 +1,7 @@
 """The trunk of a Llama-shaped model, computed over tokens laid end to end.
 
-The weights are those of the Hugging Face model, whose modules go on working: this is another way through them, in which nothing
-is padded, a prompt is computed once for all its responses, and a layer is two functions, compiled or not, around the attention.
+The weights are those of the Hugging Face model, whose modules go on working: this is another way through them, in which hardly
+anything is padded, a prompt is computed once for all its responses, and a layer is two functions around the attention.
 """
 
 # N tokens laid end to end, D hidden size, Q query width (H E), W key and value width (J E), F feed-forward size

@@ -32,6 +32,8 @@ def unsupported(causal: Any) -> str | None:
     config = causal.config
     if config.model_type not in FAMILIES:
         return f"models of type {config.model_type!r} are not of Llama's shape"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+        return "its positions turn with the longest sequence that is read beside them"
     if config.hidden_act != "silu":
         return f"its feed-forward layers use {config.hidden_act}"
     if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or []) or (
@@ -67,6 +69,7 @@ class PackedTrunk:
         self.layers = [_layer(layer) for layer in self.model.layers]
         self.head_size = self.layers[0].qkv.sizes[0] // self.num_heads
         self.adapted: dict[str | None, list[Adapted]] = {None: [NONE] * len(self.layers)}
+        self.unknown: set[str | None] = set()
         self.before: Callable[..., tuple[Tensor, Tensor, Tensor]] = before_attention
         self.after: Callable[..., Tensor] = after_attention
         if compiled:
@@ -75,10 +78,13 @@ class PackedTrunk:
 
     def knows(self, adapter: str | None) -> bool:
         """Whether the adapter is made of plain LoRA pairs on these layers and nothing else."""
+        if adapter in self.unknown:
+            return False
         if adapter is not None and adapter not in self.adapted:
             named = sum(f".{adapter}." in key for key, _ in self.model.named_parameters())
             linears = [_linears(layer) for layer in self.model.layers]
             if named != 2 * sum(_is_plain(linear, adapter) for row in linears for linear in row):
+                self.unknown.add(adapter)
                 return False
             self.adapted[adapter] = [tuple(_low(linear, adapter) for linear in row) for row in linears]
         return True
@@ -161,6 +167,7 @@ def _prepare_compiler() -> None:
     # One function for each of: with and without gradient, adapter, its scale, a single row. Beyond the limit torch would go on
     # uncompiled, and the last bits would depend on the order in which they were met.
     torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.automatic_dynamic_shapes = False  # what is marked is dynamic: not what happens to differ
     torch._dynamo.config.suppress_errors = True  # where compiling fails, the layers are computed as they are
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # workers would each hold a copy of torch
 
