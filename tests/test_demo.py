@@ -26,6 +26,9 @@ SMALL = [
 ]
 # 0.04 nats a token in bfloat16, where sampler and trainer round in another order; the run itself stops only at 0.25.
 SAMPLER_GAP = 0.1
+# Nats a sequence of up to 24 tokens: the policy's states come from decoding and the reference's from reading the whole, and two
+# bfloat16 roundings of one distribution are 0.04 apart. In float32 the same is below 1e-4 (tests/training/test_ppo.py).
+ROUNDED_KL = 0.1
 HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 
 
@@ -60,7 +63,7 @@ def test_demo_end_to_end_killed_once(tmp_path: Path) -> None:
     assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     # The first rollouts are the base's own: the adapter starts as nothing, and sampler and trainer read the same weights.
     first_step = next(row for row in rows if row["stage"] == "ppo")
-    assert abs(first_step["kl_policy_ref"]) < 1e-3
+    assert abs(first_step["kl_policy_ref"]) < ROUNDED_KL
     assert all(0 <= row["sampler_gap"] < SAMPLER_GAP for row in rows if row["stage"] == "ppo")
     assert (run / "report.html").stat().st_size > 10_000
 

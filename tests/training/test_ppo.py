@@ -47,6 +47,13 @@ def letters(answers: Sequence[Answer]) -> list[float]:
     return [sum(token < 100 for token in answer.response_ids) / max(1, len(answer.response_ids)) for answer in answers]
 
 
+@pytest.mark.parametrize("cap", [0.0, 2.0], ids=["states kept", "read again"])
+def test_the_first_rollouts_are_the_references_own(tiny: Path, cap: float) -> None:
+    measured = make(tiny, sampler_ratio_cap=cap).step(0)
+    assert abs(measured["kl_policy_ref"]) < 1e-4
+    assert measured["sampler_gap"] < 1e-5
+
+
 def test_reward_on_heldout_prompts_rises(tiny: Path) -> None:
     method = make(tiny, learning_rate=0.01, kl_coef=0.01, critic_warmup_steps=0)
     before = method.evaluate(0)["heldout_reward"]
