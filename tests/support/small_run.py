@@ -8,6 +8,7 @@ DONE is a count of finished pieces, or "written": the stage has written its file
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,8 @@ def main() -> None:
     from heedful.store import Run
 
     torch.set_num_threads(1)
+    # A suite that was started in the background ignores Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config, folder = Path(sys.argv[1]), Path(sys.argv[2])
     stage, done, number = (*sys.argv[3:6], "", "0", "0")[:3]
 
