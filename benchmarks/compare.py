@@ -52,7 +52,11 @@ def summarise(heedful: Sequence[Turn], peer: Sequence[Turn], unit: str) -> Figur
 def same_work(title: str, ours: Turn, theirs: Turn) -> list[str]:
     """What shows that the two sides did different work, in words with both numbers; empty when they did the same."""
     problems = []
-    pairs = zip(ours["num_tokens"], theirs["num_tokens"], ours["token_digest"], theirs["token_digest"], strict=False)
+    columns = [side[key] for key in ("num_tokens", "token_digest") for side in (ours, theirs)]
+    if len({len(column) for column in columns}) > 1:
+        counts = len(ours["num_tokens"]), len(theirs["num_tokens"])
+        problems.append(f"{title}: heedful reports the tokens of {counts[0]} steps and the peer of {counts[1]}")
+    pairs = zip(*columns, strict=False)
     for step, (our_count, their_count, our_digest, their_digest) in enumerate(pairs):
         if our_count != their_count:
             problems.append(f"{title}, step {step}: heedful read {our_count} tokens and the peer {their_count}")

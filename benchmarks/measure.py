@@ -106,10 +106,10 @@ class Bench:
         python = peers.build(work.peer) if side == "peer" else Path(sys.executable)
         return self.run(python, script, job, f"{work.name}-{repeat}-{name or side}")
 
-    def gemm(self, repeat: int) -> dict[str, Any]:
-        """The rates of matrix products, measured between the turns of the same run."""
+    def gemm(self, work: Work, repeat: int) -> dict[str, Any]:
+        """The rates of matrix products, measured just before a work's pair of turns."""
         job = {"work": "gemm", "side": "limit", "inputs": str(self.inputs_path)}
-        return self.run(Path(sys.executable), HERE / "gemm.py", job, f"gemm-{repeat}")
+        return self.run(Path(sys.executable), HERE / "gemm.py", job, f"gemm-{work.name}-{repeat}")
 
     def run(self, python: Path, script: Path, job: dict[str, Any], name: str) -> dict[str, Any]:
         folder = self.work / "turns"

@@ -39,7 +39,7 @@ def figures_of(bench: Bench, work: Work, repeats: int) -> Figures:
     theirs: list[dict[str, Any]] = []
     gemms: list[dict[str, Any]] = []
     for repeat in range(repeats):
-        gemms.append(bench.gemm(repeat))
+        gemms.append(bench.gemm(work, repeat))
         ours.append(bench.turn(work, "heedful", repeat))
         if work.peer:
             theirs.append(bench.turn(work, "peer", repeat))
@@ -104,7 +104,7 @@ def main() -> None:
         bench = Bench(prepare(folder, given or BESIDE), folder, arguments.quick)
         for work in listed:
             works[work.name] = figures_of(bench, work, arguments.repeats)
-        gemms = [bench.gemm(repeat) for repeat in range(arguments.repeats)]
+        gemms = [bench.gemm(work, repeat) for work in listed for repeat in range(arguments.repeats)]
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; finished turns are kept, and the same command goes on from there (--anew forgets them)")
     limits = {name: spread([gemm[name]["flops"] for gemm in gemms]) for name in ("bfloat16", "float32")}
@@ -130,6 +130,9 @@ def judge(arguments: argparse.Namespace, latest: dict[str, Any], folder: Path) -
     """The regression gate, or the new results."""
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if arguments.accept:
+        old, new = (found.get("machine", {}).get("cpu") for found in (before, latest))
+        if arguments.only and before and old != new:
+            sys.exit(f"--accept with --only: {RESULTS} is of another machine ({old}, here {new}); measure all works here")
         # Works that this run left out keep their figures.
         latest["works"] = before.get("works", {}) | latest["works"]
         RESULTS.write_text(json.dumps(latest, indent=1) + "\n")

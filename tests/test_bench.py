@@ -55,6 +55,13 @@ def test_memory_ratio() -> None:
     assert found["memory_ratio"]["median"] == 0.25
 
 
+def test_a_side_with_fewer_steps_did_other_work() -> None:
+    short = side(1.0, num_tokens=[100], token_digest=["aa"])
+    (told,) = compare.same_work("DPO", side(1.0, num_tokens=[100, 90], token_digest=["aa", "bb"]), short)
+    assert "2 steps" in told
+    assert "of 1" in told
+
+
 def test_same_work_is_silent() -> None:
     assert compare.same_work("DPO", side(1.0), side(2.0, loss=0.705, logprobs=[-60.5, -172.0])) == []
 

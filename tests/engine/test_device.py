@@ -100,6 +100,39 @@ def test_a_place_for_compiled_code_that_is_set_stays(
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
 
 
+READ = """
+import sys, torch
+from heedful.engine import device
+from heedful.models.policy import load_language_model
+from heedful.models.trunk.packed import pack
+device.COMPILED_FROM = 0
+device.cpu_has_bfloat16 = lambda: True
+cpu = torch.device("cpu")
+model = load_language_model(sys.argv[1], dtype=torch.float32, device=cpu)
+packed = pack([[5, 6, 7]], [[8, 9]], device=cpu)
+compiled = device.compile_where_told(load_language_model(sys.argv[1], dtype=torch.float32, device=cpu), sys.argv[2])
+assert compiled.compiled
+print(bool(torch.allclose(compiled.read(packed, adapter=None), model.read(packed, adapter=None), atol=1e-5)))
+"""
+
+
+@pytest.mark.parametrize(("name", "ends_well"), [("auto", True), ("on", False)])
+def test_a_broken_compiler_is_passed_over_by_auto_and_told_by_on(
+    name: str, ends_well: bool, compiler: Path, tmp_path: Path
+) -> None:
+    """A g++ that makes nothing. In a process of its own, for torch remembers what a compiler could not do."""
+    folder = tiny_model.make(tmp_path / "tiny")
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", READ, str(folder), name], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (found.returncode == 0) == ends_well, found.stderr
+    if ends_well:
+        assert found.stdout.strip() == "True"
+    else:
+        assert "InductorError" in found.stderr
+
+
 def test_the_peak_is_this_process_own() -> None:
     """A child of a large process is not large."""
     code = "from heedful.engine.device import peak_memory; held = bytearray({}); print(peak_memory())"

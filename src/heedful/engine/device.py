@@ -98,10 +98,12 @@ def choose_compile(name: str, device: torch.device, num_weights: int) -> bool:
 def compile_where_told(model: LanguageModel, name: str) -> LanguageModel:
     """The model, before its first use, with the choice of `choose_compile` made for it.
 
+    Where compiling fails, "on" ends with torch's error, and "auto" goes on with the layers as they are, of which torch warns.
     Compiled code is kept in heedful's cache, so that it is made once; TORCHINDUCTOR_CACHE_DIR says another place.
     """
     model.compiled = choose_compile(name, model.device, sum(weight.numel() for weight in model.causal.parameters()))
     if model.compiled:
+        torch._dynamo.config.suppress_errors = name == "auto"
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
         # torch writes its own default into the variable as soon as it is loaded: that is no user's choice.

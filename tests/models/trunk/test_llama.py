@@ -25,6 +25,7 @@ from heedful.models import policy
 from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
 from heedful.models.trunk.llama import unsupported
 from heedful.models.trunk.packed import pack
+from heedful.training.reference import fingerprint
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
@@ -220,6 +221,16 @@ def test_a_read_model_is_saved_whole(tmp_path: Path) -> None:
     model.chat.tokenizer.save_pretrained(tmp_path / "saved")
     again = load_language_model(str(tmp_path / "saved"), dtype=torch.float32, device=CPU)
     assert torch.equal(own_forward(again, None), before)
+
+
+def test_a_read_model_is_merged_and_known_again(tmp_path: Path) -> None:
+    """The adapter is added into weights that are views by then, and the base's hash is that of the same weights."""
+    model = adapted(build(CONFIGS["llama"], tmp_path))
+    before = fingerprint(model)
+    expected = model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY).detach()
+    assert fingerprint(model) == before
+    merged = LanguageModel(model.merged(POLICY), model.chat.tokenizer, "merged")
+    torch.testing.assert_close(own_forward(merged, None), expected, atol=FLOAT32, rtol=FLOAT32)
 
 
 def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:

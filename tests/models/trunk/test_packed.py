@@ -37,6 +37,13 @@ def test_an_empty_response_has_no_target() -> None:
     assert nothing.predicting(torch.zeros(2, 3)).shape == (0, 3)
 
 
+def test_without_a_prompt_nothing_predicts_the_first_token() -> None:
+    found = pack([[5], []], [[7, 7], [8]], device=CPU)
+    assert found.ids_N[found.places(1)].tolist() == [8]
+    with pytest.raises(IndexError):
+        found.predicting(torch.zeros(4, 3))
+
+
 @settings(deadline=None)
 @given(prompts_and_responses, st.integers(0, 9))
 def test_each_response_token_is_predicted_by_the_one_before(found: list[tuple[list[int], list[int]]], pad_id: int) -> None:

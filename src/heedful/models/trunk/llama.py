@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -168,8 +169,8 @@ def _prepare_compiler() -> None:
     # uncompiled, and the last bits would depend on the order in which they were met.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.automatic_dynamic_shapes = False  # what is marked is dynamic: not what happens to differ
-    torch._dynamo.config.suppress_errors = True  # where compiling fails, the layers are computed as they are
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # workers would each hold a copy of torch
+    if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+        torch._inductor.config.compile_threads = 1  # workers would each hold a copy of torch
 
 
 def _layer(layer: Any) -> Layer:

@@ -68,7 +68,8 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *
     for i, response in enumerate(responses):
         if response:
             start, length = where[i]
-            before += [start + length - 1, *range(first[i], first[i] + len(response) - 1)]
+            # Nothing comes before the first token of all; whoever asks for what predicts it is told by an error.
+            before += [start + length - 1 if length else -1, *range(first[i], first[i] + len(response) - 1)]
     layout = Layout([len(prompt) for prompt, _ in groups], [[len(responses[i]) for i in owned] for _, owned in groups])
     targets = [token for response in responses for token in response]
     flat = [torch.tensor(part, dtype=torch.long, device=device) for part in (ids, positions, before, targets)]
