@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models.chat import Chat
 from heedful.models.sources import loading, read_object, resolve
+from heedful.models.trunk.attention import Plan
+from heedful.models.trunk.below import Below
 from heedful.models.trunk.llama import PackedTrunk, unsupported
 from heedful.models.trunk.packed import Packed, padded
 
@@ -44,6 +46,7 @@ class LanguageModel(nn.Module):
         self.source = source
         self.compiled, self.recompute = compiled, recompute
         self._trunk: PackedTrunk | None = None
+        self._below: Below | None = None
         self._packs: bool | None = None  # whether the trunk knows this kind of model, once that was looked at
         eos = causal.generation_config.eos_token_id if causal.generation_config is not None else None
         listed = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
@@ -155,18 +158,38 @@ class LanguageModel(nn.Module):
         if trunk is None:
             return self._read_padded(packed, adapter)
         tables = trunk.plan(packed.layout)
-        x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, adapter)
-        return trunk.normal(x_ND)
+        x_ND, start = self._until_adapted(trunk, packed, tables)
+        return trunk.normal(trunk.walk(x_ND, packed.positions_N, tables, adapter, start=start))
 
     def read_beside_reference(self, packed: Packed, *, adapter: str | None) -> tuple[Tensor, Tensor]:
         """`read` with the adapter and without any; the layers below the adapter's lowest are computed once for both."""
         trunk = self.trunk(adapter)
         if trunk is None:
             return self._read_padded(packed, adapter), self._read_padded(packed, None)
-        tables, shared = trunk.plan(packed.layout), trunk.lowest(adapter)
-        x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, None, stop=shared)
-        both = [trunk.walk(x_ND, packed.positions_N, tables, name, start=shared) for name in (adapter, None)]
+        tables = trunk.plan(packed.layout)
+        x_ND, start = self._until_adapted(trunk, packed, tables)
+        both = [trunk.walk(x_ND, packed.positions_N, tables, name, start=start) for name in (adapter, None)]
         return trunk.normal(both[0]), trunk.normal(both[1])
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within the block the layers below all adapters read the same tokens once, whoever asks and however often."""
+        self._below = Below()
+        try:
+            yield
+        finally:
+            self._below = None
+
+    def _until_adapted(self, trunk: PackedTrunk, packed: Packed, tables: Plan) -> tuple[Tensor, int]:
+        """States (N, D) before the lowest layer that an adapter changes, and that layer's number."""
+        layer = min((trunk.lowest(name) for name in self.adapters if trunk.knows(name)), default=0)
+        x_ND = self._below.find(packed, layer) if self._below else None
+        if x_ND is None:
+            with torch.no_grad():
+                x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, None, stop=layer)
+            if self._below and layer:
+                self._below.keep(packed, layer, x_ND)
+        return x_ND, layer
 
     def _read_padded(self, packed: Packed, adapter: str | None) -> Tensor:
         """A row a response, some rows at a time. With gradients all but a single lot are computed again in the backward: a

@@ -110,6 +110,10 @@ class PolicyGradient:
         return [self.train[i] for i in chosen]
 
     def step(self, step: int) -> dict[str, float]:
+        with self.model.remembering():  # reference, reward and each epoch read the same rollouts
+            return self._step(step)
+
+    def _step(self, step: int) -> dict[str, float]:
         settings = self.settings
         rollouts = collect(
             self.model,

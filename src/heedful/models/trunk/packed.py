@@ -17,10 +17,10 @@ from heedful.models.trunk.attention import Layout
 class Packed:
     """A batch of responses and what they answer.
 
-    layout, ids_N, positions_N: the tokens as the trunk reads them. lengths: tokens of each response, in the caller's order.
-    before_M, targets_M: for each response token, response after response in that order, the place whose hidden state predicts
-    it and its id. first: for each response the place of its first token. prompts: for each response the place of its prompt's
-    first token and the prompt's length.
+    layout, ids_N, positions_N: the tokens as the trunk reads them; ids: the same as a list. lengths: tokens of each response,
+    in the caller's order. before_M, targets_M: for each response token, response after response in that order, the place whose
+    hidden state predicts it and its id. first: for each response the place of its first token. prompts: for each response the
+    place of its prompt's first token and the prompt's length.
     """
 
     layout: Layout
@@ -31,6 +31,7 @@ class Packed:
     targets_M: Tensor
     first: list[int]
     prompts: list[tuple[int, int]]
+    ids: list[int]
 
     def predicting(self, hidden_ND: Tensor) -> Tensor:
         """Hidden states (M, D) from which each response token is predicted."""
@@ -74,7 +75,7 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *
     targets = [token for response in responses for token in response]
     flat = [torch.tensor(part, dtype=torch.long, device=device) for part in (ids, positions, before, targets)]
     lengths = [len(response) for response in responses]
-    return Packed(layout, flat[0], flat[1], lengths, flat[2], flat[3], first, where)
+    return Packed(layout, flat[0], flat[1], lengths, flat[2], flat[3], first, where, ids)
 
 
 def shared_tokens(read: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
