@@ -11,9 +11,9 @@ from heedful.config import Config, PolicySection
 from heedful.engine import memory
 from heedful.engine.device import choose_dtype, machine_memory
 from heedful.engine.generation import MAX_ROWS
+from heedful.engine.lanes import cpu_lanes
 from heedful.engine.memory import Shape, Work
 from heedful.models.sources import model_config
-from heedful.training.reward import MICROBATCH_TOKENS
 
 CPU = torch.device("cpu")
 FITS, RECOMPUTED, TOO_LARGE = "fits", "fits with model.recompute = true", "does not fit"
@@ -22,9 +22,11 @@ FITS, RECOMPUTED, TOO_LARGE = "fits", "fits with model.recompute = true", "does 
 def work_of(config: Config, stage: str, *, prompt_tokens: int) -> Work:
     """What a stage does with the model: "reward", "dpo", or the method that samples. prompt_tokens: of the longest prompt."""
     section = config.reward if stage == "reward" else config.dpo if stage == "dpo" else getattr(config, config.method)
+    lanes = cpu_lanes()
     work = Work(
         width=choose_dtype(config.model.dtype, CPU).itemsize,
-        part_tokens=MICROBATCH_TOKENS,
+        part_tokens=lanes.tokens,
+        lanes=lanes.count,
         prompt_tokens=prompt_tokens,
         response_tokens=0,
         rows=0,
@@ -75,7 +77,8 @@ def fit(source: str, config: Config | None = None) -> dict[str, Any]:
         "model": source,
         "num_weights": shape.num_weights,
         "dtype": str(choose_dtype(config.model.dtype, CPU)).removeprefix("torch."),
-        "part_tokens": MICROBATCH_TOKENS,
+        "part_tokens": works["ppo"].part_tokens,
+        "lanes": works["ppo"].lanes,
         "rows": works["ppo"].rows,
         "row_tokens": longest + works["ppo"].response_tokens,
         "bytes": memory.by_role(shape, works["ppo"]),
@@ -115,7 +118,7 @@ ROLES = {
     "process": "Python, torch and their kin",
     "base": "base weights, once for policy, reference, value and reward",
     "adapter": "an adapter, its gradients and AdamW's moments",
-    "activations": "activations of one training part",
+    "activations": "activations of the training parts in hand",
     "activations_recomputed": "the same with model.recompute = true",
     "logprob_tiles": "log-prob tiles",
     "cache": "keys and values while answers are sampled",

@@ -12,9 +12,10 @@ import torch
 from small_methods import LOSSES, MAKERS, make_dpo, make_kto, make_sft, plain_logprobs
 from torch import Tensor
 
+from heedful.engine.lanes import Lanes
 from heedful.models.policy import POLICY
 from heedful.models.reward import Answer
-from heedful.training import dpo, kto, sft
+from heedful.training import adapter, dpo
 
 # float32 gradients of a three-layer model, summed over batches of other shapes.
 SAME_GRADIENT = 1e-5
@@ -162,7 +163,9 @@ def test_parts_and_order_change_nothing(
     turned, found = learned(name, method, examples[::-1])
     assert turned == pytest.approx(whole, rel=1e-5)
     assert_same(found, expected)
-    monkeypatch.setattr({"sft": sft, "kto": kto, "dpo": dpo}[name], "MICROBATCH_TOKENS", 60)
-    in_parts, found = learned(name, method, examples)
-    assert in_parts == pytest.approx(whole, rel=1e-5)
-    assert_same(found, expected)
+    for lanes in (Lanes(1, 60), Lanes(2, 60)):
+        for module in (adapter, dpo):
+            monkeypatch.setattr(module, "lanes_for", lambda *_, lanes=lanes: lanes)
+        in_parts, found = learned(name, method, examples)
+        assert in_parts == pytest.approx(whole, rel=1e-5)
+        assert_same(found, expected)

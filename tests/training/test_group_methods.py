@@ -11,6 +11,7 @@ import tiny_model
 import torch
 
 from heedful.config import GRPOSection, LoraSection, RLOOSection
+from heedful.engine.lanes import Lanes
 from heedful.models.policy import load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
@@ -107,14 +108,15 @@ def test_parts_add_up_to_one_batch(tiny: Path, variant: str, monkeypatch: pytest
     )
     batch = method.batch(rollouts)
     gradients = []
-    for budget in (10_000, 100):
-        monkeypatch.setattr(policy_gradient, "MICROBATCH_TOKENS", budget)
+    for lanes in (Lanes(1, 10_000), Lanes(1, 100), Lanes(2, 100)):
+        monkeypatch.setattr(policy_gradient, "lanes_for", lambda *_, lanes=lanes: lanes)
         method.optimiser.adamw.zero_grad(set_to_none=True)
         method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.5)
         gradients.append([p.grad.clone() for p in method.optimiser.named.values() if p.grad is not None])
     assert any(float(gradient.abs().max()) > 0 for gradient in gradients[0])
-    for whole, parts in zip(*gradients, strict=True):
-        torch.testing.assert_close(whole, parts, atol=SAME_GRADIENT, rtol=1e-4)
+    for whole, *others in zip(*gradients, strict=True):
+        for other in others:
+            torch.testing.assert_close(whole, other, atol=SAME_GRADIENT, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["rloo", "grpo"])

@@ -78,7 +78,8 @@ def _fit(model: str, as_json: bool) -> None:
         emit(found, True)
         return
     print(f"{found['model']}: {found['num_weights'] / 1e6:,.1f} million weights, {found['dtype']}, on a processor")
-    print(f"default settings: parts of {found['part_tokens']} tokens, {found['rows']} rows of at most {found['row_tokens']}")
+    parts = f"{found['lanes']} parts of {found['part_tokens']} tokens at a time"
+    print(f"default settings: {parts}, {found['rows']} rows of at most {found['row_tokens']}")
     print()
     table("What holds memory", ("", "MB"), rows_of_roles(found))
     print()

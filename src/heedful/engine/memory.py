@@ -87,8 +87,9 @@ def shape_of(config: Mapping[str, Any], source: str) -> Shape:
 class Work:
     """What is done with the model. width: bytes of a frozen weight as it is computed with.
 
-    part_tokens: tokens of one training part. prompt_tokens, response_tokens: longest. rows: answers that are sampled side by
-    side. scored_tokens: read at once without gradient. num_lengths: different numbers of tokens that the parts of the job have.
+    part_tokens: tokens of one training part. lanes: parts that are computed side by side. prompt_tokens, response_tokens:
+    longest. rows: answers that are sampled side by side. scored_tokens: read at once without gradient. num_lengths: different
+    numbers of tokens that the parts of the job have.
     """
 
     width: int
@@ -103,6 +104,7 @@ class Work:
     entropy: bool = True  # the entropy has a gradient
     scored_tokens: int = MAX_TOKENS
     num_lengths: int = MOST_LENGTHS
+    lanes: int = 1
 
     def adapted(self, shape: Shape) -> int:
         return min(self.adapted_layers or shape.layers, shape.layers)
@@ -152,7 +154,8 @@ def freed_between(shape: Shape, work: Work) -> int:
 
 
 def activations(shape: Shape, work: Work) -> int:
-    """Of one training part: each adapted layer's own and the room behind it, and in the backward three gradients (N, F).
+    """Of the training parts of all lanes: each adapted layer's own and the room behind it, and in the backward three gradients
+    (N, F).
 
     Keeping them, the next part finds its space cut up by gradients and compiled products: half as much room again (measured).
     Recomputing: each layer's input (N, D) and the room behind it, and the rest of one layer at a time.
@@ -160,8 +163,10 @@ def activations(shape: Shape, work: Work) -> int:
     layer, room = layer_activations(shape, work), freed_between(shape, work)
     passing = 3 * work.width * work.part_tokens * shape.feed_forward
     if work.recompute:
-        return work.adapted(shape) * (work.width * work.part_tokens * shape.hidden + room) + layer + passing
-    return work.adapted(shape) * (layer + room + room // 2) + passing
+        part = work.adapted(shape) * (work.width * work.part_tokens * shape.hidden + room) + layer + passing
+    else:
+        part = work.adapted(shape) * (layer + room + room // 2) + passing
+    return work.lanes * part
 
 
 def reading(shape: Shape, work: Work, tokens: int) -> int:
@@ -234,12 +239,12 @@ def peak(shape: Shape, work: Work, stage: str) -> int:
     if stage == "reward" and shape.stored == work.width:
         standing -= work.width * shape.vocabulary * shape.hidden  # mapped, and but for a few rows never read
     elif stage == "dpo":
-        tiles = logprob_tiles(shape, work, rows)
+        tiles = work.lanes * logprob_tiles(shape, work, rows)
     elif stage == "ppo":
         standing += FLOAT32 * adapter_weights(shape, work)  # the reward model's, which learns no more
         small = max(small, sampling(shape, work))
         learning = entropy_tiles if work.entropy else logprob_tiles
-        tiles = max(learning(shape, work, rows), comparison_tiles(shape, work, work.rows * work.response_tokens))
+        tiles = max(work.lanes * learning(shape, work, rows), comparison_tiles(shape, work, work.rows * work.response_tokens))
     return max(loading(shape, work), standing + small + tiles)
 
 
@@ -253,7 +258,7 @@ def by_role(shape: Shape, work: Work) -> dict[str, int]:
         "adapter": trained_adapter(shape, work),
         "activations": both["kept"],
         "activations_recomputed": both["recomputed"],
-        "logprob_tiles": max(tiles(shape, work, rows) for tiles in (logprob_tiles, entropy_tiles, comparison_tiles)),
+        "logprob_tiles": work.lanes * max(tiles(shape, work, rows) for tiles in (logprob_tiles, entropy_tiles)),
         "cache": cache(shape, work),
         "kernels": kernels(work),
     }

@@ -205,7 +205,7 @@ class LanguageModel(nn.Module):
         if len(lots) == 1 or not torch.is_grad_enabled():
             found = [some(rows) for rows in lots]
         else:
-            found = [checkpoint(some, rows, use_reentrant=False) for rows in lots]
+            found = [checkpoint(some, rows, use_reentrant=False, preserve_rng_state=False) for rows in lots]
         return torch.cat(found).flatten(0, 1).index_select(0, place_N)
 
     def save_adapter(self, name: str, folder: Path) -> None:

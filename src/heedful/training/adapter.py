@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from heedful.config import FromFilesSection, LoraSection
 from heedful.engine.generation import Decoding
+from heedful.engine.lanes import lanes_for
+from heedful.engine.responses import answer_batches
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer
+from heedful.models.trunk.packed import shared_tokens
 from heedful.store import new_folder
 from heedful.training.loop import Method, Optimiser, Outcome, Progress, Sample, Stop, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
@@ -36,6 +39,17 @@ class AdapterTraining:
         tensors = model.adapter_parameters(POLICY)
         self.optimiser = Optimiser({"policy": (tensors, learning_rate)}, max_grad_norm=max_grad_norm)
         self.num_steps = num_steps
+
+    def each_part(
+        self, answers: Sequence[Answer], work: Callable[[list[int]], tuple[Tensor, float]], *, learn: bool
+    ) -> list[float]:
+        """The answers in parts that fit into memory. work: of the answers with these numbers the loss, and what is returned of
+        them; learn: the gradients of the losses are added up.
+        """
+        lanes = lanes_for(self.model, POLICY)
+        parts = answer_batches(answers, lanes.tokens)
+        costs = [shared_tokens([(answers[i].prompt_ids, answers[i].response_ids) for i in part]) for part in parts]
+        return lanes.each(parts, work, costs=costs, learning=self.optimiser.tensors if learn else ())
 
     def update(self, step: int) -> dict[str, float]:
         """One optimiser step from the accumulated gradients."""

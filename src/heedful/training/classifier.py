@@ -17,6 +17,7 @@ from torch import Tensor
 
 from heedful.config import RewardSection
 from heedful.engine.batching import batches_by_tokens
+from heedful.engine.lanes import lanes_of
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.errors import DataError
 from heedful.functional.losses.classes import class_loss
@@ -24,7 +25,6 @@ from heedful.models.head import RewardHead
 from heedful.models.reward import Answer, RewardModel
 from heedful.training.loop import Optimiser, Outcome, Progress, Stop, batch_of_step, num_batches, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
-from heedful.training.reward import MICROBATCH_TOKENS
 from heedful.training.reward_head import NUM_FOLDS, FeatureModel, read_features
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse L2 penalties of a frozen trunk's head, tried by cross-validation
@@ -88,14 +88,19 @@ class ClassifierTraining:
         chosen = batch_of_step(step, len(self.train), self.settings.batch_prompts, self.seed)
         batch = [self.train[i] for i in chosen]
         self.optimiser.set_rate(warmup_and_decay(step, self.num_steps))
-        total, correct = 0.0, 0.0
-        for part in batches_by_tokens([self.model.num_tokens(example.answer) for example in batch], MICROBATCH_TOKENS):
+        tokens = [self.model.num_tokens(example.answer) for example in batch]
+
+        def part_loss(part: list[int]) -> tuple[Tensor, tuple[float, float]]:
             logits_BL = self.model.logits([batch[i].answer for i in part])
             labels_B = torch.tensor([batch[i].label for i in part], device=logits_BL.device)
-            loss = class_loss(logits_BL, labels_B)
-            (loss * len(part) / len(batch)).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach()) * len(part) / len(batch)
-            correct += float((logits_BL.argmax(dim=1) == labels_B).sum())
+            loss = class_loss(logits_BL, labels_B) * len(part) / len(batch)
+            return loss, (float(loss.detach()), float((logits_BL.argmax(dim=1) == labels_B).sum()))
+
+        lanes = lanes_of(self.model)
+        parts = batches_by_tokens(tokens, lanes.tokens)
+        costs = [max(tokens[i] for i in part) * len(part) for part in parts]
+        found = lanes.each(parts, part_loss, costs=costs, learning=self.optimiser.tensors)
+        total, correct = (sum(column) for column in zip(*found, strict=True))
         norm = self.optimiser.update()
         rate = float(self.optimiser.adamw.param_groups[0]["lr"])
         return {"loss": total, "accuracy": correct / len(batch), "grad_norm": norm, "learning_rate": rate}

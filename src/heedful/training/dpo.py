@@ -16,6 +16,7 @@ from torch import Tensor
 
 from heedful.config import DPOSection
 from heedful.engine.batching import runs_within
+from heedful.engine.lanes import lanes_for
 from heedful.engine.responses import response_logprobs
 from heedful.functional.logprobs import sequence_logprobs
 from heedful.functional.losses.completion import completion_loss
@@ -33,7 +34,7 @@ from heedful.models.trunk.packed import shared_tokens
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
 from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reference import reference_logprobs
-from heedful.training.reward import MICROBATCH_TOKENS, Group, beats
+from heedful.training.reward import Group, beats
 
 REFERENCE_FREE = ("simpo", "orpo")
 PER_TOKEN = ("ipo", "simpo", "orpo")  # these read the mean log-prob a token, the others the sum
@@ -120,28 +121,42 @@ class DPO:
         """All pairs of the groups; learn: with gradients, in parts that fit into memory and add up to one batch."""
         num_pairs = sum(len(group.pairs) for group in groups)
         num_chosen = sum(len(group.answers[j].response_ids) for group in groups for j, *_ in group.pairs)
-        loss, rewards, nll = 0.0, [0.0, 0.0], 0.0
-        verdicts: list[Verdict] = []
         costs = [shared_tokens([(answer.prompt_ids, answer.response_ids) for answer in group.answers]) for group in groups]
-        for part in runs_within(costs, MICROBATCH_TOKENS):
+
+        def part_loss(part: list[int]) -> tuple[Tensor, Measured]:
             some = [groups[i] for i in part]
-            with torch.set_grad_enabled(learn):
-                pairs, part_nll = self._read(some, num_chosen)
-                part_loss = self._losses(pairs).sum() / num_pairs
-                if self.settings.loss == "orpo":
-                    part_loss = part_loss + part_nll
-            if learn:
-                part_loss.backward()  # type: ignore[no-untyped-call]
-            chosen_P = self._scale * (pairs.chosen_P.detach() - pairs.ref_chosen_P)
-            rejected_P = self._scale * (pairs.rejected_P.detach() - pairs.ref_rejected_P)
-            loss += float(part_loss.detach())
-            rewards = [rewards[0] + float(chosen_P.sum()) / num_pairs, rewards[1] + float(rejected_P.sum()) / num_pairs]
-            nll += float(part_nll.detach())
-            judged = [(group, pair) for group in some for pair in group.pairs]
-            for (group, (j, k, p, _)), margin in zip(judged, (chosen_P - rejected_P).tolist(), strict=True):
-                lengths = len(group.answers[j].text), len(group.answers[k].text)
-                verdicts.append(Verdict(group.prompt_id, margin, p, beats(*lengths)))
-        return Measured(loss, rewards[0], rewards[1], nll, verdicts)
+            pairs, nll = self._read(some, num_chosen)
+            loss = self._losses(pairs).sum() / num_pairs
+            if self.settings.loss == "orpo":
+                loss = loss + nll
+            return loss, self._measured(some, pairs, float(loss.detach()), float(nll.detach()), num_pairs)
+
+        lanes = lanes_for(self.model, POLICY)
+        parts = runs_within(costs, lanes.tokens)
+        found = lanes.each(
+            parts,
+            part_loss,
+            costs=[sum(costs[i] for i in part) for part in parts],
+            learning=self.adapter.optimiser.tensors if learn else (),
+        )
+        return Measured(
+            sum(part.loss for part in found),
+            sum(part.reward_chosen for part in found),
+            sum(part.reward_rejected for part in found),
+            sum(part.chosen_nll for part in found),
+            [verdict for part in found for verdict in part.verdicts],
+        )
+
+    def _measured(self, groups: Sequence[Group], pairs: Pairs, loss: float, nll: float, num_pairs: int) -> Measured:
+        """Of a part, as its share of the batch."""
+        chosen_P = self._scale * (pairs.chosen_P.detach() - pairs.ref_chosen_P)
+        rejected_P = self._scale * (pairs.rejected_P.detach() - pairs.ref_rejected_P)
+        verdicts: list[Verdict] = []
+        judged = [(group, pair) for group in groups for pair in group.pairs]
+        for (group, (j, k, p, _)), margin in zip(judged, (chosen_P - rejected_P).tolist(), strict=True):
+            lengths = len(group.answers[j].text), len(group.answers[k].text)
+            verdicts.append(Verdict(group.prompt_id, margin, p, beats(*lengths)))
+        return Measured(loss, float(chosen_P.sum()) / num_pairs, float(rejected_P.sum()) / num_pairs, nll, verdicts)
 
     def _read(self, groups: Sequence[Group], num_chosen: int) -> tuple[Pairs, Tensor]:
         """One forward pass over a part: its pairs, and the chosen ones' cross-entropy as a share of `num_chosen` tokens."""

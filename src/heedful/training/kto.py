@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from heedful.config import KTOSection
-from heedful.engine.responses import answer_batches, response_logprobs, sum_logprobs
+from heedful.engine.responses import response_logprobs, sum_logprobs
 from heedful.errors import DataError
 from heedful.functional.logprobs import sequence_logprobs
 from heedful.functional.losses.kto import kto_loss, mismatched_kl
@@ -25,7 +25,6 @@ from heedful.models.reward import Answer
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
 from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
 from heedful.training.reference import reference_logprobs
-from heedful.training.reward import MICROBATCH_TOKENS
 
 MIN_BATCH = 2  # a mean KL over one mismatched completion is none
 MOST_IMBALANCE = 10  # of one mark for one of the other; beyond it the user is told
@@ -157,28 +156,27 @@ class KTO:
         """All examples; learn: with gradients, in parts that fit into memory and add up to one batch."""
         settings = self.settings
         kl = self._kl(examples)
-        loss, rewards = 0.0, [0.0] * len(examples)
-        for part in answer_batches([example.answer for example in examples], MICROBATCH_TOKENS):
+        rewards = [0.0] * len(examples)
+
+        def part_loss(part: list[int]) -> tuple[Tensor, float]:
             some = [examples[i] for i in part]
-            with torch.set_grad_enabled(learn):
-                read = response_logprobs(self.model, [example.answer for example in some], adapter=POLICY)
-                policy_B = sequence_logprobs(*read)
-                log_ratio_B = policy_B - torch.tensor([example.ref_logprob for example in some], device=policy_B.device)
-                losses_B = kto_loss(
-                    log_ratio_B,
-                    torch.tensor([example.desirable for example in some], device=policy_B.device),
-                    kl,
-                    beta=settings.beta,
-                    desirable_weight=self.weights.desirable,
-                    undesirable_weight=self.weights.undesirable,
-                )
-                part_loss = losses_B.sum() / len(examples)
-            if learn:
-                part_loss.backward()  # type: ignore[no-untyped-call]
-            loss += float(part_loss.detach())
+            policy_B = sequence_logprobs(*response_logprobs(self.model, [example.answer for example in some], adapter=POLICY))
+            log_ratio_B = policy_B - torch.tensor([example.ref_logprob for example in some], device=policy_B.device)
+            losses_B = kto_loss(
+                log_ratio_B,
+                torch.tensor([example.desirable for example in some], device=policy_B.device),
+                kl,
+                beta=settings.beta,
+                desirable_weight=self.weights.desirable,
+                undesirable_weight=self.weights.undesirable,
+            )
             for i, reward in zip(part, (settings.beta * log_ratio_B.detach()).tolist(), strict=True):
                 rewards[i] = reward
-        return Measured(loss, float(kl), rewards)
+            loss = losses_B.sum() / len(examples)
+            return loss, float(loss.detach())
+
+        losses = self.adapter.each_part([example.answer for example in examples], part_loss, learn=learn)
+        return Measured(sum(losses), float(kl), rewards)
 
     def _kl(self, examples: Sequence[Marked]) -> Tensor:
         """z0 of the whole batch, so that parts agree on it."""

@@ -113,6 +113,11 @@ class Optimiser:
         listed = [{"params": list(tensors.values()), "lr": rate, "name": name} for name, (tensors, rate) in groups.items()]
         self.adamw = torch.optim.AdamW(listed, weight_decay=0.0)
 
+    @property
+    def tensors(self) -> list[nn.Parameter]:
+        """What is trained, in a stable order."""
+        return list(self.named.values())
+
     def set_rate(self, factor: float, **others: float) -> None:
         """Rates become peak * factor; others: factors of groups by name, 0 for one that stands still."""
         for group in self.adamw.param_groups:
@@ -123,7 +128,7 @@ class Optimiser:
 
         Raises TrainingError naming the tensor when a gradient is NaN or infinite; the weights are left as they are.
         """
-        tensors = list(self.named.values())
+        tensors = self.tensors
         norm_ = nn.utils.get_total_norm([tensor.grad for tensor in tensors if tensor.grad is not None])
         norm = float(norm_)
         if not math.isfinite(norm):

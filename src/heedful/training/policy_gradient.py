@@ -23,18 +23,18 @@ from torch.nn.utils.rnn import pad_sequence
 from heedful.config import PolicySection
 from heedful.engine.batching import packed_batches
 from heedful.engine.generation import Decoding
+from heedful.engine.lanes import lanes_for
 from heedful.functional.advantages import explained_variance, sampled_kl
 from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ppo import entropy_bonus, kl_loss, policy_loss
 from heedful.functional.masking import masked_mean, spread, token_weights
 from heedful.models.policy import POLICY, LanguageModel
-from heedful.models.trunk.packed import pack
+from heedful.models.trunk.packed import Packed, pack, shared_tokens
 from heedful.training.adapter import add_policy, save_policy
 from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
 from heedful.training.loop import Optimiser, Outcome, Progress, Sample, Stop, run, shuffled, silent, warmup
 from heedful.training.metrics import Metrics
-from heedful.training.reward import MICROBATCH_TOKENS
 from heedful.training.rollout import (
     HELDOUT_SEED,
     Question,
@@ -220,21 +220,17 @@ class PolicyGradient:
             if settings.target_kl_update > 0 and moved / seen > settings.target_kl_update:
                 break
         names = ("policy_loss", "value_loss", "kl_loss", "clip_fraction", "update_kl")
-        return {name: totals.get(name, 0.0) / max(1, updates) for name in names if name in self._parts()} | {
+        return {name: totals.get(name, 0.0) / max(1, updates) for name in names if name in self._quantities()} | {
             "grad_norm": norms / max(1, updates),
             "sampler_gap": gap,
             "epochs": float(passes),
             "learning_rate": float(self.optimiser.adamw.param_groups[0]["lr"]),
         }
 
-    def _parts(self) -> dict[str, float]:
-        """The quantities that the parts of an optimiser batch add up, at zero."""
-        parts = {"policy_loss": 0.0, "clip_fraction": 0.0, "update_kl": 0.0, "num_tokens": 0.0, "sampler_gap": 0.0}
-        if self.critic:
-            parts["value_loss"] = 0.0
-        if self.recipe.kl_in_loss:
-            parts["kl_loss"] = 0.0
-        return parts
+    def _quantities(self) -> list[str]:
+        """What the parts of an optimiser batch measure, and add up to."""
+        found = ["policy_loss", "clip_fraction", "update_kl", "sampler_gap"]
+        return found + ["value_loss"] * (self.critic is not None) + ["kl_loss"] * self.recipe.kl_in_loss
 
     def _accumulate(self, rollouts: Sequence[Rollout], batch: Batch, chosen: list[int], kl_coef: float) -> dict[str, float]:
         """Gradients of one optimiser batch, in parts that fit into memory and add up to it exactly."""
@@ -243,51 +239,61 @@ class PolicyGradient:
         weights_BT = torch.zeros_like(batch["advantages"])
         weights_BT[chosen] = token_weights(batch["mask"][chosen], self.recipe.average, max_tokens=settings.max_new_tokens)
         weighted = batch | {"advantages": batch["advantages"] * weights_BT, "weights": weights_BT}
-        sums = self._parts() | {"num_tokens": float(num_tokens)}
         prompts, responses = [rollouts[i].question.ids for i in chosen], [rollouts[i].answer.response_ids for i in chosen]
-        for part in packed_batches(prompts, responses, MICROBATCH_TOKENS):
-            rows = [chosen[place] for place in part]
+
+        def part_loss(part: list[int]) -> tuple[Tensor, dict[str, float]]:
             packed = pack([prompts[place] for place in part], [responses[place] for place in part], device=model.device)
-            at = {name: column[rows].to(model.device) for name, column in weighted.items()}
-            mask_BT = at["mask"]
-            hidden_ND = packed.predicting(model.read(packed, adapter=POLICY))
-            fresh = token_scores(
-                hidden_ND,
-                model.head_VD,
-                packed.targets_M,
-                temperature=settings.temperature,
-                learn_entropy=settings.entropy_coef > 0,
-            )
-            logprobs_BT = spread(fresh.logprobs_N, mask_BT)
-            policy = policy_loss(
-                logprobs_BT,
-                at["old_logprobs"],
-                at["advantages"],
-                mask_BT,
-                clip=settings.clip,
-                clip_high=settings.clip_high or None,
-                dual_clip=settings.dual_clip or None,
-                num_tokens=num_tokens,
-            )
-            loss = policy.loss
-            if settings.entropy_coef:
-                entropy = entropy_bonus(spread(fresh.entropy_N, mask_BT), mask_BT, num_tokens=num_tokens)
-                loss = loss - settings.entropy_coef * entropy
-            sums["sampler_gap"] += float((logprobs_BT.detach() - at["drawn"]).abs().sum()) / num_tokens
-            sums["policy_loss"] += float(policy.loss.detach())
-            sums["clip_fraction"] += float(policy.clipped_tokens) / num_tokens
-            sums["update_kl"] += float(policy.update_kl) / num_tokens
-            if self.critic:
-                values_BT = spread(self.critic.head(hidden_ND), mask_BT)
-                value = self.critic.loss(values_BT, at["values"], at["returns"], mask_BT, num_tokens)
-                loss = loss + self.critic.coef * value
-                sums["value_loss"] += float(value.detach())
-            if self.recipe.kl_in_loss:
-                penalty = kl_loss(logprobs_BT, at["ref_logprobs"], mask_BT, at["weights"], num_tokens=num_tokens)
-                loss = loss + kl_coef * penalty
-                sums["kl_loss"] += float(penalty.detach())
-            loss.backward()  # type: ignore[no-untyped-call]
-        return sums
+            return self._part_loss(packed, weighted, [chosen[place] for place in part], num_tokens, kl_coef)
+
+        lanes = lanes_for(model, POLICY)
+        parts = packed_batches(prompts, responses, lanes.tokens)
+        costs = [shared_tokens([(prompts[place], responses[place]) for place in part]) for part in parts]
+        found = lanes.each(parts, part_loss, costs=costs, learning=self.optimiser.tensors)
+        return {name: sum(part[name] for part in found) for name in self._quantities()} | {"num_tokens": float(num_tokens)}
+
+    def _part_loss(
+        self, packed: Packed, batch: Batch, rows: list[int], num_tokens: int, kl_coef: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Of some rows of an optimiser batch of num_tokens: their share of its loss, and of what it measures."""
+        settings, model = self.settings, self.model
+        at = {name: column[rows].to(model.device) for name, column in batch.items()}
+        mask_BT = at["mask"]
+        hidden_ND = packed.predicting(model.read(packed, adapter=POLICY))
+        learn_entropy = settings.entropy_coef > 0
+        fresh = token_scores(
+            hidden_ND, model.head_VD, packed.targets_M, temperature=settings.temperature, learn_entropy=learn_entropy
+        )
+        logprobs_BT = spread(fresh.logprobs_N, mask_BT)
+        policy = policy_loss(
+            logprobs_BT,
+            at["old_logprobs"],
+            at["advantages"],
+            mask_BT,
+            clip=settings.clip,
+            clip_high=settings.clip_high or None,
+            dual_clip=settings.dual_clip or None,
+            num_tokens=num_tokens,
+        )
+        loss = policy.loss
+        if learn_entropy:
+            entropy = entropy_bonus(spread(fresh.entropy_N, mask_BT), mask_BT, num_tokens=num_tokens)
+            loss = loss - settings.entropy_coef * entropy
+        measured = {
+            "policy_loss": float(policy.loss.detach()),
+            "clip_fraction": float(policy.clipped_tokens) / num_tokens,
+            "update_kl": float(policy.update_kl) / num_tokens,
+            "sampler_gap": float((logprobs_BT.detach() - at["drawn"]).abs().sum()) / num_tokens,
+        }
+        if self.critic:
+            values_BT = spread(self.critic.head(hidden_ND), mask_BT)
+            value = self.critic.loss(values_BT, at["values"], at["returns"], mask_BT, num_tokens)
+            loss = loss + self.critic.coef * value
+            measured["value_loss"] = float(value.detach())
+        if self.recipe.kl_in_loss:
+            penalty = kl_loss(logprobs_BT, at["ref_logprobs"], mask_BT, at["weights"], num_tokens=num_tokens)
+            loss = loss + kl_coef * penalty
+            measured["kl_loss"] = float(penalty.detach())
+        return loss, measured
 
     # Held-out prompts, checkpoints
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heedful.config import RewardSection
 from heedful.engine import scoring
 from heedful.engine.batching import runs_within
+from heedful.engine.lanes import lanes_of
 from heedful.errors import DataError
 from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
 from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
@@ -24,7 +25,6 @@ from heedful.training.metrics import Metrics
 
 # Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
 TIE_RATE = 0.03
-MICROBATCH_TOKENS = 512  # activations of this many tokens are alive at once; more is hardly faster on a processor
 
 
 class Pair(NamedTuple):
@@ -143,27 +143,16 @@ class PairwiseTraining:
         groups = self._batch(step)
         num_pairs = sum(len(group.pairs) for group in groups)
         self.optimiser.set_rate(warmup_and_decay(step, self.num_steps))
-        total, correct = 0.0, 0.0
         costs = [self.model.cost(group.answers) for group in groups]
-        for batch in runs_within(costs, MICROBATCH_TOKENS):
-            answers = [answer for i in batch for answer in groups[i].answers]
-            rewards_B = self.model.rewards(answers)
-            chosen, rejected, pairs = [], [], []
-            first = 0
-            for i in batch:
-                for pair in groups[i].pairs:
-                    chosen.append(first + pair.chosen)
-                    rejected.append(first + pair.rejected)
-                    pairs.append(pair)
-                first += len(groups[i].answers)
-            chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
-            loss = self._loss(chosen_P, rejected_P, pairs)
-            centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
-            (centred * len(chosen) / num_pairs).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach()) * len(chosen) / num_pairs
-            decided_P = torch.tensor([pair.decided for pair in pairs], device=rewards_B.device)
-            right_P = (chosen_P > rejected_P).float() + 0.5 * (chosen_P == rejected_P).float()
-            correct += float(right_P[decided_P].sum())
+
+        def part_loss(part: list[int]) -> tuple[Tensor, tuple[float, float]]:
+            return self._part_loss([groups[i] for i in part], num_pairs)
+
+        lanes = lanes_of(self.model)
+        parts = runs_within(costs, lanes.tokens)
+        part_costs = [sum(costs[i] for i in part) for part in parts]
+        found = lanes.each(parts, part_loss, costs=part_costs, learning=self.optimiser.tensors)
+        total, correct = (sum(column) for column in zip(*found, strict=True))
         norm = self.optimiser.update()
         num_decided = sum(pair.decided for group in groups for pair in group.pairs)
         tie = {"tie_parameter": self.tie_parameter} if self.ties else {}
@@ -171,7 +160,26 @@ class PairwiseTraining:
         rate = float(self.optimiser.adamw.param_groups[0]["lr"])
         return {"loss": total, **right, "grad_norm": norm, "learning_rate": rate, **tie}
 
-    def _loss(self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, pairs: Sequence[Pair]) -> torch.Tensor:
+    def _part_loss(self, groups: Sequence[Group], num_pairs: int) -> tuple[Tensor, tuple[float, float]]:
+        """Of some groups of a batch of num_pairs: what is learned from, and their share of the loss and their right pairs."""
+        rewards_B = self.model.rewards([answer for group in groups for answer in group.answers])
+        chosen, rejected, pairs = [], [], []
+        first = 0
+        for group in groups:
+            for pair in group.pairs:
+                chosen.append(first + pair.chosen)
+                rejected.append(first + pair.rejected)
+                pairs.append(pair)
+            first += len(group.answers)
+        chosen_P, rejected_P = rewards_B[chosen], rewards_B[rejected]
+        loss = self._loss(chosen_P, rejected_P, pairs)
+        centred = loss + self.settings.center_weight * centring_loss(chosen_P, rejected_P)
+        decided_P = torch.tensor([pair.decided for pair in pairs], device=rewards_B.device)
+        right_P = (chosen_P > rejected_P).float() + 0.5 * (chosen_P == rejected_P).float()
+        share = len(pairs) / num_pairs
+        return centred * share, (float(loss.detach()) * share, float(right_P.detach()[decided_P].sum()))
+
+    def _loss(self, chosen_P: Tensor, rejected_P: Tensor, pairs: Sequence[Pair]) -> Tensor:
         device = chosen_P.device
         probability_P = torch.tensor([pair.probability for pair in pairs], device=device)
         margin_P = torch.tensor([self.settings.margin_weight * pair.margin for pair in pairs], device=device)

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from heedful.config import SFTSection
-from heedful.engine.responses import answer_batches, response_logprobs
+from heedful.engine.responses import response_logprobs
 from heedful.functional.losses.completion import completion_loss
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer
 from heedful.training.adapter import AdapterTraining, add_policy, run_from_files
 from heedful.training.loop import Outcome, Progress, Sample, batch_of_step, num_batches, silent
-from heedful.training.reward import MICROBATCH_TOKENS
 
 
 class SFT:
@@ -48,15 +47,13 @@ class SFT:
     def _pass(self, answers: Sequence[Answer], *, learn: bool) -> float:
         """Cross-entropy a token; learn: with gradients, in parts that fit into memory and add up to one batch."""
         num_tokens = _num_response_tokens(answers)
-        total = 0.0
-        for part in answer_batches(answers, MICROBATCH_TOKENS):
-            with torch.set_grad_enabled(learn):
-                read = response_logprobs(self.model, [answers[i] for i in part], adapter=POLICY)
-                loss = completion_loss(*read, num_tokens=num_tokens)
-            if learn:
-                loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
+
+        def part_loss(part: list[int]) -> tuple[Tensor, float]:
+            read = response_logprobs(self.model, [answers[i] for i in part], adapter=POLICY)
+            loss = completion_loss(*read, num_tokens=num_tokens)
+            return loss, float(loss.detach())
+
+        return sum(self.adapter.each_part(answers, part_loss, learn=learn))
 
     def evaluate(self, step: int) -> dict[str, float]:
         return {"heldout_loss": self._pass(self.heldout, learn=False)} if self.heldout else {}

@@ -132,7 +132,7 @@ class PackedTrunk:
 
         for i in range(start, len(self.layers) if stop is None else stop):
             layer = partial(self._layer, i, cos=cos, sin=sin, pairs=pairs[i], attention=over_prompts)
-            x_ND = checkpoint(layer, x_ND, use_reentrant=False) if recompute else layer(x_ND)
+            x_ND = checkpoint(layer, x_ND, use_reentrant=False, preserve_rng_state=False) if recompute else layer(x_ND)
         return x_ND[:num_tokens]
 
     def advance(self, x_AD: Tensor, positions_A: Tensor, adapter: str | None, attention: Attention) -> Tensor:

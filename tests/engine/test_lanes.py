@@ -1,0 +1,115 @@
+"""Parts computed side by side: the same sums whichever is done first, and nothing left running after a failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import CONFIGS, OTHERS, adapted, build
+from torch import Tensor
+
+from heedful.engine.lanes import LANE_TOKENS, LONE_TOKENS, MOST_LANES, Lanes, lanes_for
+from heedful.models.policy import POLICY
+
+TWO = Lanes(2, LANE_TOKENS)
+
+
+def test_gradients_are_added_in_one_order_whichever_part_is_done_first() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3))
+    # 1e8 + 1 - 1e8 is 0 or 1 in float32: the order of the sum shows
+    slopes = [1e8, 1.0, -1e8, 3.0, 5e7, -7.0]
+    seen: set[str] = set()
+
+    def work(part: int, delays: list[float]) -> tuple[Tensor, int]:
+        time.sleep(delays[part])
+        seen.add(threading.current_thread().name)
+        return (weight * slopes[part]).sum(), part
+
+    sums = []
+    for delays in ([0.0] * 6, [0.05, 0, 0.04, 0, 0.03, 0], [0, 0.05, 0, 0.04, 0, 0.03]):
+        for lanes in (TWO, Lanes(1, LONE_TOKENS)):
+            weight.grad = None
+            found = lanes.each(range(6), lambda part: work(part, delays), costs=[5, 9, 7, 1, 8, 2], learning=[weight])  # noqa: B023
+            assert found == list(range(6))
+            assert weight.grad is not None
+            sums.append(weight.grad.clone())
+    assert all(torch.equal(total, sums[0]) for total in sums)
+    assert {name.split("_")[0] for name in seen} == {"lane", "MainThread"}
+
+
+def test_each_lane_has_its_share_of_the_cores_and_the_caller_keeps_his() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        found = TWO.each(range(4), lambda _: (torch.zeros(()), (time.sleep(0.05), torch.get_num_threads())[1]), costs=[1] * 4)
+        assert found == [2] * 4
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_weights_to_learn_there_is_no_gradient() -> None:
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    for learning in ((), (frozen,)):
+        assert (
+            TWO.each([1, 2], lambda _: (frozen.sum(), torch.is_grad_enabled()), costs=[1, 1], learning=learning) == [False] * 2
+        )
+
+
+def test_a_part_that_fails_ends_the_batch_and_leaves_nothing_running() -> None:
+    begun: list[int] = []
+
+    def work(part: int) -> tuple[Tensor, None]:
+        begun.append(part)
+        time.sleep(0.05)
+        if part == 0:
+            raise ValueError("part 0")
+        return torch.zeros(()), None
+
+    with pytest.raises(ValueError, match="part 0"):
+        TWO.each(range(20), work, costs=range(20, 0, -1))
+    count = len(begun)
+    time.sleep(0.2)
+    assert len(begun) == count < 10
+
+
+def test_ctrl_c_ends_a_batch(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time, torch\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from heedful.engine.lanes import Lanes\n"
+        "def work(part):\n"
+        "    sys.stdout.write('begun\\n')\n"
+        "    sys.stdout.flush()\n"
+        "    time.sleep(0.5)\n"
+        "    return torch.zeros(()), None\n"
+        "Lanes(2, 1).each(range(60), work, costs=[1] * 60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ
+    )
+    assert process.stdout is not None
+    assert "begun" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in error
+    assert out.count("begun") < 6
+
+
+def test_the_models_own_modules_are_one_lane(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(MOST_LANES + 4)
+        known = adapted(build(CONFIGS["llama"], tmp_path / "a"))
+        other = adapted(build(OTHERS["mistral, sliding"], tmp_path / "b"), targets=("q_proj",))
+        assert lanes_for(known, POLICY) == Lanes(MOST_LANES, LANE_TOKENS)
+        assert lanes_for(other, POLICY) == Lanes(1, LONE_TOKENS)
+    finally:
+        torch.set_num_threads(before)
