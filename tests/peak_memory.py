@@ -28,6 +28,7 @@ def measure(stage: str, *, recompute: bool) -> dict[str, Any]:
     from heedful.config import DPOSection, LoraSection, PPOSection, RewardSection
     from heedful.engine import memory, scoring
     from heedful.engine.device import peak_memory
+    from heedful.engine.lanes import cpu_lanes
     from heedful.models.head import RewardHead
     from heedful.models.policy import REWARD, load_language_model
     from heedful.models.reward import AdapterReward, Answer
@@ -35,7 +36,7 @@ def measure(stage: str, *, recompute: bool) -> dict[str, Any]:
     from heedful.records import Message
     from heedful.training.dpo import DPO
     from heedful.training.ppo import ppo
-    from heedful.training.reward import MICROBATCH_TOKENS, Group, Pair, PairwiseTraining
+    from heedful.training.reward import Group, Pair, PairwiseTraining
     from heedful.training.rollout import Question
 
     lora, generator = LoraSection(), random.Random(0)
@@ -80,10 +81,12 @@ def measure(stage: str, *, recompute: bool) -> dict[str, Any]:
     work = memory.Work(
         width=2,
         part_tokens=max(lengths),
+        lanes=cpu_lanes().count,
+        rollout_tokens=32 * (PROMPTS[1] + NEW_TOKENS) if stage == "ppo" else 0,
         prompt_tokens=PROMPTS[1] if stage == "ppo" else sum(PROMPTS) // 2,
         response_tokens=NEW_TOKENS if stage == "ppo" else sum(RESPONSES),  # two answers to a prompt
         rows=32,
-        scored_tokens=scoring.MAX_TOKENS if stage == "ppo" else MICROBATCH_TOKENS,
+        scored_tokens=scoring.MAX_TOKENS if stage == "ppo" else max(lengths),
         rank=lora.rank,
         adapted_layers=lora.layers,
         recompute=recompute,

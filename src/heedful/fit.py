@@ -39,6 +39,7 @@ def work_of(config: Config, stage: str, *, prompt_tokens: int) -> Work:
             work,
             response_tokens=section.max_new_tokens,
             rows=min(MAX_ROWS, max(section.episodes, config.prompts.num_heldout)),
+            rollout_tokens=section.episodes * (prompt_tokens + section.max_new_tokens),
             tempered=section.temperature != 1,
             entropy=section.entropy_coef > 0,
         )

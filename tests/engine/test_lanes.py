@@ -8,15 +8,22 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from small_models import CONFIGS, OTHERS, adapted, build
+import torch._dynamo
+import torch._functorch.config
+import torch._inductor.config
+from small_models import CONFIGS, OTHERS, PROMPTS, RESPONSES, adapted, build
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from heedful.engine.lanes import LANE_TOKENS, LONE_TOKENS, MOST_LANES, Lanes, lanes_for
-from heedful.models.policy import POLICY
+from heedful.models.policy import POLICY, REWARD, LanguageModel
+from heedful.models.trunk.packed import pack
 
 TWO = Lanes(2, LANE_TOKENS)
 
@@ -56,11 +63,64 @@ def test_each_lane_has_its_share_of_the_cores_and_the_caller_keeps_his() -> None
 
 
 def test_without_weights_to_learn_there_is_no_gradient() -> None:
-    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
-    for learning in ((), (frozen,)):
-        assert (
-            TWO.each([1, 2], lambda _: (frozen.sum(), torch.is_grad_enabled()), costs=[1, 1], learning=learning) == [False] * 2
-        )
+    frozen = torch.nn.Parameter(torch.ones(2))
+    assert TWO.each([1, 2], lambda _: (frozen.sum(), torch.is_grad_enabled()), costs=[1, 1]) == [False, False]
+    assert frozen.grad is None
+
+
+@pytest.mark.parametrize(
+    ("family", "lanes"), [("llama", TWO), ("llama", Lanes(1, LONE_TOKENS)), ("mistral, sliding", Lanes(1, LONE_TOKENS))]
+)
+def test_a_policy_learns_after_another_adapter_was_read(family: str, lanes: Lanes, tmp_path: Path) -> None:
+    """PEFT takes the gradient from all adapters but the one that reads."""
+    model = adapted(adapted(build((CONFIGS | OTHERS)[family], tmp_path), targets=("q_proj",)), REWARD, targets=("q_proj",))
+    packed = pack(PROMPTS, RESPONSES, device=torch.device("cpu"))
+    weights = list(model.adapter_parameters(POLICY).values())
+    for _ in range(2):
+        with torch.no_grad(), model.using(REWARD):
+            model.read(packed, adapter=REWARD)
+        for weight in weights:
+            weight.grad = None
+        lanes.each([0, 1], lambda _: (model.read(packed, adapter=POLICY).sum(), None), costs=[1, 1], learning=weights)
+        assert all(weight.grad is not None and float(weight.grad.abs().max()) > 0 for weight in weights)
+
+
+def test_a_lane_compiles_with_the_callers_settings() -> None:
+    settings = {
+        "recompile_limit": torch._dynamo.config,
+        "suppress_errors": torch._dynamo.config,
+        "activation_memory_budget": torch._functorch.config,
+        "compile_threads": torch._inductor.config,
+    }
+    told = {"recompile_limit": 37, "suppress_errors": True, "activation_memory_budget": 0.61, "compile_threads": 1}
+
+    def seen(_: int) -> tuple[Tensor, dict[str, object]]:
+        return torch.zeros(()), {name: getattr(config, name) for name, config in settings.items()}
+
+    with ExitStack() as stack:
+        for name, config in settings.items():
+            stack.enter_context(config.patch({name: told[name]}))  # type: ignore[attr-defined]
+        assert TWO.each([1, 2, 3], seen, costs=[1, 1, 1]) == [told] * 3
+
+
+def test_the_first_part_compiles_for_all_lanes(tmp_path: Path) -> None:
+    model = adapted(build(CONFIGS["llama"], tmp_path, compiled=True))
+    plain = adapted(build(CONFIGS["llama"], tmp_path / "plain"))
+    packed = [pack(PROMPTS[:cut], RESPONSES[:cut], device=torch.device("cpu")) for cut in (4, 2, 3, 4)]
+    torch._dynamo.reset()
+    counters["stats"].clear()
+
+    def learned(model: LanguageModel) -> list[Tensor]:
+        weights = list(model.adapter_parameters(POLICY).values())
+        lanes = replace(TWO, trunk=model.trunk(POLICY) if model.compiled else None)
+        costs = [len(part.ids_N) for part in packed]
+        lanes.each(packed, lambda part: (model.read(part, adapter=POLICY).square().sum(), None), costs=costs, learning=weights)
+        return [weight.grad for weight in weights if weight.grad is not None]
+
+    for found, expected in zip(learned(model), learned(plain), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
+    # Two functions, each for the first layer, whose input needs no gradient, and for those above it.
+    assert counters["stats"]["unique_graphs"] == 4
 
 
 def test_a_part_that_fails_ends_the_batch_and_leaves_nothing_running() -> None:

@@ -161,11 +161,17 @@ def test_tiles_count_the_tile_before() -> None:
     assert memory.entropy_tiles(SMOLLM2, float32, 2 * TILE_ROWS) == 5 * entry
 
 
-def test_weights_in_another_type_than_their_files_are_not_mapped() -> None:
-    float32 = replace(WORK, width=4)
-    assert memory.base_weights(SMOLLM2, float32) == 4 * SMOLLM2.num_weights
-    assert memory.base_weights(SMOLLM2, WORK) == 2 * (SMOLLM2.num_weights + 30 * (576 + 2 * 192 + 2 * 1536) * 576)
-    assert memory.loading(SMOLLM2, float32) == memory.PROCESS + 6 * SMOLLM2.num_weights
+def test_weights_are_there_once_and_beside_their_file_while_they_load() -> None:
+    for width in (2, 4):
+        work = replace(WORK, width=width)
+        assert memory.base_weights(SMOLLM2, work) == width * SMOLLM2.num_weights
+        assert memory.loading(SMOLLM2, work) == memory.PROCESS + (width + 2) * SMOLLM2.num_weights
+
+
+def test_lanes_hold_a_part_each() -> None:
+    two = replace(WORK, lanes=2)
+    assert memory.activations(SMOLLM2, two) == 2 * memory.activations(SMOLLM2, WORK)
+    assert memory.by_role(SMOLLM2, two)["logprob_tiles"] == 2 * memory.by_role(SMOLLM2, WORK)["logprob_tiles"]
 
 
 def test_large_blocks_leave_no_room_behind() -> None:

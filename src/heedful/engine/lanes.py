@@ -6,35 +6,39 @@ never do (docs/decisions/0005-the-trunk.md has the figures). Threads suffice: to
 
 from __future__ import annotations
 
+import contextvars
+import ctypes
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import AdapterReward, AnswerScorer
+from heedful.models.trunk.llama import PackedTrunk
 
 MOST_LANES = 4  # memory grows with them
 # Tokens of a part: activations of a part a lane are alive at once. More is hardly faster on a processor.
-LANE_TOKENS, LONE_TOKENS, GPU_TOKENS = 256, 512, 4096
+LANE_TOKENS, LONE_TOKENS = 256, 512
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """count: parts computed side by side. tokens: of a part, at most."""
+    """count: parts computed side by side. tokens: of a part, at most. trunk: the compiled one that the parts read, if any."""
 
     count: int
     tokens: int
+    trunk: PackedTrunk | None = field(default=None, compare=False)
 
     def each(
         self,
@@ -47,50 +51,79 @@ class Lanes:
         """What `work` found besides the loss, for each part in order. The gradients of the losses by `learning` are added to
         theirs, always in the same order, so that the sum does not depend on which part was done first.
 
-        costs: of each part; the dearest begin. Without `learning` there is no gradient. When a part fails, or Ctrl-C comes,
+        costs: of each part; the dearest begin. Without `learning` nothing has a gradient. When a part fails, or Ctrl-C comes,
         the parts in hand are waited for and the others not begun.
         """
-        wanted = [tensor for tensor in learning if tensor.requires_grad]
-
-        def one(i: int) -> tuple[Sequence[Tensor | None], Found]:
-            with torch.set_grad_enabled(bool(wanted)):
-                loss, measured = work(parts[i])
-            return torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else (), measured
-
+        for tensor in learning:
+            tensor.requires_grad_(True)  # PEFT takes it from an adapter while another one reads
         order = sorted(range(len(parts)), key=lambda i: (-costs[i], i))
-        found: dict[int, Found] = {}
-        for i, (gradients, measured) in zip(order, self._computed(one, order), strict=True):
-            found[i] = measured
-            for tensor, gradient in zip(wanted, gradients, strict=bool(wanted)):
-                if gradient is not None:
-                    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+        if self.count == 1 or len(parts) == 1:
+            found = {i: _in_turn(parts[i], work, learning) for i in order}
+        else:
+            found = self._side_by_side(parts, work, order, learning)
         return [found[i] for i in range(len(parts))]
 
-    def _computed(self, one: Callable[[int], Result], order: Sequence[int]) -> Iterator[Result]:
-        if self.count == 1 or len(order) == 1:
-            yield from map(one, order)
-            return
+    def _side_by_side(
+        self,
+        parts: Sequence[Part],
+        work: Callable[[Part], tuple[Tensor, Found]],
+        order: Sequence[int],
+        learning: Sequence[Tensor],
+    ) -> dict[int, Found]:
         pool = _pool(self.count, max(1, torch.get_num_threads() // self.count))
-        begun: deque[Future[Result]] = deque()
+
+        def begin(i: int) -> Future[tuple[Sequence[Tensor | None], Found]]:
+            # In a context of its own that is a copy of this one: the compiler's settings are part of it.
+            return pool.submit(contextvars.copy_context().run, _gradients, parts[i], work, learning)
+
+        found: dict[int, Found] = {}
+        begun: deque[tuple[int, Future[tuple[Sequence[Tensor | None], Found]]]] = deque()
         try:
             for i in order:
-                begun.append(pool.submit(one, i))
+                begun.append((i, begin(i)))
+                if self.trunk is not None and bool(learning) not in self.trunk.met:
+                    wait([begun[0][1]])  # it compiles the layers, which lanes would do each for itself
+                    self.trunk.met.add(bool(learning))
             while begun:
-                yield begun[0].result()
+                i, future = begun[0]
+                gradients, found[i] = future.result()
                 begun.popleft()
+                for tensor, gradient in zip(learning, gradients, strict=bool(learning)):
+                    if gradient is not None:
+                        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+                del future, gradients
+                _give_back()
         finally:
-            for future in begun:
+            for _, future in begun:
                 future.cancel()
-            wait(begun)
+            wait([future for _, future in begun])
+        return found
+
+
+def _in_turn(part: Part, work: Callable[[Part], tuple[Tensor, Found]], learning: Sequence[Tensor]) -> Found:
+    with torch.set_grad_enabled(bool(learning)):
+        loss, measured = work(part)
+    if learning:
+        loss.backward(inputs=list(learning))  # type: ignore[no-untyped-call]
+    return measured
+
+
+def _gradients(
+    part: Part, work: Callable[[Part], tuple[Tensor, Found]], learning: Sequence[Tensor]
+) -> tuple[Sequence[Tensor | None], Found]:
+    with torch.set_grad_enabled(bool(learning)):
+        loss, measured = work(part)
+    return torch.autograd.grad(loss, learning, allow_unused=True) if learning else (), measured
 
 
 def lanes_for(model: LanguageModel, adapter: str | None) -> Lanes:
     """Several lanes where the packed trunk reads on a processor of several cores: the model's own modules have one adapter
     switched on at a time.
     """
-    if model.device.type != "cpu":
-        return Lanes(1, GPU_TOKENS)
-    return cpu_lanes() if model.trunk(adapter) is not None else Lanes(1, LONE_TOKENS)
+    trunk = model.trunk(adapter)
+    if trunk is None or model.device.type != "cpu":
+        return Lanes(1, LONE_TOKENS)
+    return replace(cpu_lanes(), trunk=trunk if trunk.compiled else None)
 
 
 def cpu_lanes() -> Lanes:
@@ -102,6 +135,17 @@ def cpu_lanes() -> Lanes:
 def lanes_of(model: AnswerScorer) -> Lanes:
     """As `lanes_for`, of a reward model; an encoder is one lane."""
     return lanes_for(model.model, model.adapter) if isinstance(model, AdapterReward) else Lanes(1, LONE_TOKENS)
+
+
+def _give_back() -> None:
+    """What a part has freed goes back to the system: glibc would keep it cut up, a heap a lane, and take more for the next."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 @cache
@@ -117,6 +161,11 @@ def _pool(count: int, num_threads: int) -> ThreadPoolExecutor:
         arrived.wait()
 
     pool = ThreadPoolExecutor(count, "lane", initializer=begin)
-    wait([pool.submit(torch.get_num_threads) for _ in range(count)])
-    torch.set_num_threads(before)
+    try:
+        wait([pool.submit(torch.get_num_threads) for _ in range(count)])
+    except BaseException:
+        arrived.abort()
+        raise
+    finally:
+        torch.set_num_threads(before)
     return pool

@@ -14,6 +14,7 @@ from typing import Any
 from heedful.engine.scoring import MAX_TOKENS
 from heedful.errors import ModelError
 from heedful.functional.logprobs import TILE_ROWS
+from heedful.models.trunk.below import KEPT_BYTES
 from heedful.models.trunk.cache import BLOCK, PREFILL_TOKENS
 from heedful.models.trunk.llama import FAMILIES
 
@@ -105,19 +106,15 @@ class Work:
     scored_tokens: int = MAX_TOKENS
     num_lengths: int = MOST_LENGTHS
     lanes: int = 1
+    rollout_tokens: int = 0  # prompts and responses of a batch of rollouts
 
     def adapted(self, shape: Shape) -> int:
         return min(self.adapted_layers or shape.layers, shape.layers)
 
 
 def base_weights(shape: Shape, work: Work) -> int:
-    """The one base that policy, reference, value and reward model share.
-
-    In the type of its file it stays mapped from there, and the maps that read the same input (q, k, v; gate, up) are
-    copied into one matrix each: weights + layers (Q + 2 W + 2 F) D. In another type: weights.
-    """
-    copied = shape.layers * (shape.queries + 2 * shape.keys + 2 * shape.feed_forward) * shape.hidden
-    return work.width * (shape.num_weights + (copied if shape.stored == work.width else 0))
+    """The one base that policy, reference, value and reward model share."""
+    return work.width * shape.num_weights
 
 
 def adapter_weights(shape: Shape, work: Work) -> int:
@@ -127,8 +124,9 @@ def adapter_weights(shape: Shape, work: Work) -> int:
 
 
 def trained_adapter(shape: Shape, work: Work) -> int:
-    """Float32 weights, gradients and AdamW's two moments: 16 a number."""
-    return 4 * FLOAT32 * adapter_weights(shape, work)
+    """Float32 weights, gradients and AdamW's two moments: 16 a number. Of several lanes each has its own gradients, 4 a number."""
+    own = work.lanes if work.lanes > 1 else 0
+    return (4 + own) * FLOAT32 * adapter_weights(shape, work)
 
 
 def layer_activations(shape: Shape, work: Work) -> int:
@@ -154,8 +152,8 @@ def freed_between(shape: Shape, work: Work) -> int:
 
 
 def activations(shape: Shape, work: Work) -> int:
-    """Of the training parts of all lanes: each adapted layer's own and the room behind it, and in the backward three gradients
-    (N, F).
+    """Of the training parts of all lanes: each adapted layer's own and the room behind it, and in the backward three
+    gradients (N, F).
 
     Keeping them, the next part finds its space cut up by gradients and compiled products: half as much room again (measured).
     Recomputing: each layer's input (N, D) and the room behind it, and the rest of one layer at a time.
@@ -214,15 +212,20 @@ def sampling(shape: Shape, work: Work) -> int:
     return cache(shape, work) + max(prompts, logits)
 
 
+def below(shape: Shape, work: Work) -> int:
+    """States that the lowest adapted layer reads, of each token of a batch of rollouts; what is beyond the room is not kept."""
+    kept = work.adapted(shape) < shape.layers
+    return min(KEPT_BYTES, work.width * shape.hidden * work.rollout_tokens) if kept else 0
+
+
 def kernels(work: Work) -> int:
     """Code that oneDNN keeps for bfloat16 products, see CODE_PER_LENGTH."""
     return CODE_PER_LENGTH * min(work.num_lengths, MOST_LENGTHS) if work.width < FLOAT32 else 0
 
 
 def loading(shape: Shape, work: Work) -> int:
-    """While the model is read in another type than its file's, both are there."""
-    other = shape.stored if shape.stored != work.width else 0
-    return PROCESS + (work.width + other) * shape.num_weights
+    """While the model is read from its file, both are there."""
+    return PROCESS + (work.width + shape.stored) * shape.num_weights
 
 
 def peak(shape: Shape, work: Work, stage: str) -> int:
@@ -236,12 +239,10 @@ def peak(shape: Shape, work: Work, stage: str) -> int:
     small = max(activations(shape, work), reading(shape, work, work.scored_tokens))
     standing = PROCESS + base_weights(shape, work) + trained_adapter(shape, work) + kernels(work)
     tiles = 0
-    if stage == "reward" and shape.stored == work.width:
-        standing -= work.width * shape.vocabulary * shape.hidden  # mapped, and but for a few rows never read
-    elif stage == "dpo":
+    if stage == "dpo":
         tiles = work.lanes * logprob_tiles(shape, work, rows)
     elif stage == "ppo":
-        standing += FLOAT32 * adapter_weights(shape, work)  # the reward model's, which learns no more
+        standing += below(shape, work) + FLOAT32 * adapter_weights(shape, work)  # the reward model's, which learns no more
         small = max(small, sampling(shape, work))
         learning = entropy_tiles if work.entropy else logprob_tiles
         tiles = max(work.lanes * learning(shape, work, rows), comparison_tiles(shape, work, work.rows * work.response_tokens))

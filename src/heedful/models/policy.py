@@ -162,7 +162,7 @@ class LanguageModel(nn.Module):
         return trunk.normal(trunk.walk(x_ND, packed.positions_N, tables, adapter, start=start))
 
     def read_beside_reference(self, packed: Packed, *, adapter: str | None) -> tuple[Tensor, Tensor]:
-        """`read` with the adapter and without any; the layers below the adapter's lowest are computed once for both."""
+        """`read` with the adapter and without any; the layers below all adapters are computed once for both."""
         trunk = self.trunk(adapter)
         if trunk is None:
             return self._read_padded(packed, adapter), self._read_padded(packed, None)
@@ -173,7 +173,9 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
-        """Within the block the layers below all adapters read the same tokens once, whoever asks and however often."""
+        """Within the block what the layers below all adapters make of tokens that were read without gradient is kept, as far
+        as there is room (below.KEPT_BYTES), for whoever reads the same tokens again. Not for models that the trunk does not know.
+        """
         self._below = Below()
         try:
             yield
@@ -183,11 +185,12 @@ class LanguageModel(nn.Module):
     def _until_adapted(self, trunk: PackedTrunk, packed: Packed, tables: Plan) -> tuple[Tensor, int]:
         """States (N, D) before the lowest layer that an adapter changes, and that layer's number."""
         layer = min((trunk.lowest(name) for name in self.adapters if trunk.knows(name)), default=0)
-        x_ND = self._below.find(packed, layer) if self._below else None
+        x_ND = self._below.find(packed, layer) if self._below is not None and layer else None
         if x_ND is None:
             with torch.no_grad():
                 x_ND = trunk.walk(trunk.embed(packed.ids_N), packed.positions_N, tables, None, stop=layer)
-            if self._below and layer:
+            # Readers with gradients may be several at a time: which of them came first would show.
+            if self._below is not None and layer and not torch.is_grad_enabled():
                 self._below.keep(packed, layer, x_ND)
         return x_ND, layer
 
@@ -259,11 +262,25 @@ def load_language_model(
         causal = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     causal.to(device)
+    _take_from_file(causal)
     model = LanguageModel(causal, tokenizer, base_source, compiled=compiled, recompute=recompute)
     if adapter is not None:
         with loading(source, "an adapter"):
             model.load_adapter(POLICY, adapter)
     return model
+
+
+def _take_from_file(causal: Any) -> None:
+    """Copies the weights, for where their type is that of their file they are mapped from it, and one mapped weight holds the
+    whole file: what is joined later (PackedTrunk) would be there twice.
+    """
+    copies: dict[int, Tensor] = {}  # one for weights that are tied
+    for weight in causal.parameters():
+        if weight.device.type == "cpu" and weight.numel():
+            place = weight.data_ptr()
+            if place not in copies:
+                copies[place] = weight.data.clone()
+            weight.data = copies[place]
 
 
 def load_base(

@@ -39,7 +39,7 @@ def walked(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_the_lower_layers_are_walked_once_for_all_adapters(model: LanguageModel, walked: list[int]) -> None:
     packed = pack(PROMPTS, RESPONSES, device=CPU)
-    with model.remembering():
+    with model.remembering(), torch.no_grad():
         for adapter in (None, POLICY, REWARD, POLICY):
             torch.testing.assert_close(
                 model.read(packed, adapter=adapter), own_forward(model, adapter), atol=FLOAT32, rtol=FLOAT32
@@ -54,7 +54,8 @@ def test_other_batches_of_the_same_tokens_are_found_and_learn_the_same(model: La
     expected = [gradients(model, model.read(packed, adapter=POLICY)) for packed in alone]
     walked.clear()
     with model.remembering():
-        model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=None)
+        with torch.no_grad():
+            model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=None)
         found = [gradients(model, model.read(packed, adapter=POLICY)) for packed in alone]
     assert walked.count(0) == 1
     for before, after in zip(expected, found, strict=True):
@@ -63,7 +64,7 @@ def test_other_batches_of_the_same_tokens_are_found_and_learn_the_same(model: La
 
 
 def test_a_response_after_another_prompt_is_another(model: LanguageModel, walked: list[int]) -> None:
-    with model.remembering():
+    with model.remembering(), torch.no_grad():
         model.read(pack([[5, 6]], [[20, 21]], device=CPU), adapter=POLICY)
         packed = pack([[5, 7]], [[20, 21]], device=CPU)
         found = model.read(packed, adapter=POLICY)
@@ -76,12 +77,12 @@ def test_nothing_is_kept_after_the_block_nor_beyond_the_room(
 ) -> None:
     packed = pack(PROMPTS, RESPONSES, device=CPU)
     for _ in range(2):
-        with model.remembering():
+        with model.remembering(), torch.no_grad():
             model.read(packed, adapter=POLICY)
     model.read(packed, adapter=POLICY)
     assert walked.count(0) == 3
     monkeypatch.setattr(below, "KEPT_BYTES", 100)
-    with model.remembering():
+    with model.remembering(), torch.no_grad():
         for _ in range(2):
             model.read(packed, adapter=POLICY)
         assert model._below is not None
@@ -91,7 +92,15 @@ def test_nothing_is_kept_after_the_block_nor_beyond_the_room(
 
 def test_an_adapter_that_reaches_lower_makes_it_begin_anew(model: LanguageModel, walked: list[int]) -> None:
     packed = pack(PROMPTS, RESPONSES, device=CPU)
-    with model.remembering():
+    with model.remembering(), torch.no_grad():
         model.read(packed, adapter=POLICY)
         adapted(model, "whole", layers=LAYERS)
         torch.testing.assert_close(model.read(packed, adapter="whole"), own_forward(model, "whole"), atol=FLOAT32, rtol=FLOAT32)
+
+
+def test_readers_with_gradients_keep_nothing(model: LanguageModel) -> None:
+    """Several of them read at a time, and which came first would decide what is found."""
+    with model.remembering():
+        model.read(pack(PROMPTS, RESPONSES, device=CPU), adapter=POLICY)
+        assert model._below is not None
+        assert not model._below.kept

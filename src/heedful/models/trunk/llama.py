@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._functorch.config
 import torch._inductor.config
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +23,9 @@ from heedful.models.trunk.decoder import Layer, Linear, Low, after_attention, be
 # and keeps it; all kernels of one number take about 16 MB.
 ROUND = 32
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# Of what the compiler could keep of a layer for the backward. At this it takes norms and the product before `down` a second
+# time, a third of the memory; at half, gate and up as well, which are products of their own.
+KEPT_SHARE = 0.7
 # A layer's number, q (N, H, E), k and v (N, J, E) -> what they attend to, (N, H E).
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Adapted = tuple[Low | None, ...]  # of q, k, v, o, gate, up, down
@@ -67,6 +71,7 @@ class PackedTrunk:
         self.eps = float(config.rms_norm_eps)
         self.recompute = recompute
         self.compiled = compiled
+        self.met: set[bool] = set()  # with gradients, and without: for which of them lanes have met compiled layers
         self.layers = [_layer(layer) for layer in self.model.layers]
         self.head_size = self.layers[0].qkv.sizes[0] // self.num_heads
         self.adapted: dict[str | None, list[Adapted]] = {None: [NONE] * len(self.layers)}
@@ -169,6 +174,7 @@ def _prepare_compiler() -> None:
     # uncompiled, and the last bits would depend on the order in which they were met.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.automatic_dynamic_shapes = False  # what is marked is dynamic: not what happens to differ
+    torch._functorch.config.activation_memory_budget = KEPT_SHARE
     if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
         torch._inductor.config.compile_threads = 1  # workers would each hold a copy of torch
 
