@@ -124,7 +124,7 @@ def adapter_weights(shape: Shape, work: Work) -> int:
 
 
 def trained_adapter(shape: Shape, work: Work) -> int:
-    """Float32 weights, gradients and AdamW's two moments: 16 a number. Of several lanes each has its own gradients, 4 a number."""
+    """Float32 weights, gradients and AdamW's two moments: 16 a number. Several lanes have gradients each, 4 a number."""
     own = work.lanes if work.lanes > 1 else 0
     return (4 + own) * FLOAT32 * adapter_weights(shape, work)
 

@@ -174,7 +174,7 @@ class LanguageModel(nn.Module):
     @contextmanager
     def remembering(self) -> Iterator[None]:
         """Within the block what the layers below all adapters make of tokens that were read without gradient is kept, as far
-        as there is room (below.KEPT_BYTES), for whoever reads the same tokens again. Not for models that the trunk does not know.
+        as there is room (below.KEPT_BYTES), for whoever reads the same tokens again. Other models than the trunk's keep none.
         """
         self._below = Below()
         try:
