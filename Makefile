@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Threads that wait asleep leave the cores to each other when several processes run (see cli/app.py).
+# Threads that wait asleep leave the cores to each other when several processes run, as the tests do (see cli/app.py).
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test check bench links mutants clean

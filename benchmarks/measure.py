@@ -18,6 +18,7 @@ import peers
 from turn import marked_rows
 from works import BATCH, LINEAR_PAIRS, NEW_TOKENS, PPO_EPOCHS, RANK, WARMUP, Settings, Work
 
+from heedful.cli.app import SPIN
 from heedful.training.loop import batch_of_step
 
 HERE = Path(__file__).parent
@@ -172,9 +173,9 @@ def _longest(row: dict[str, Any]) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Of every turn: sleeping threads, this tree's heedful, no look at the network."""
+    """Of every turn: threads that wait as those of `heedful` do, this tree's heedful, no look at the network."""
     path = os.pathsep.join([str(HERE.parent / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
+    quiet = {"GOMP_SPINCOUNT": SPIN, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
     return os.environ | quiet | {"PYTHONPATH": path}
 
 

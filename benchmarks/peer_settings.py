@@ -8,11 +8,8 @@ The winners stand in works.py, the table in docs/methods/speed.md. Turns are kep
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from compare import number, spread
 from inputs import prepare

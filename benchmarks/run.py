@@ -20,8 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from compare import GATE_SHARE, Figures, same_work, slower, spread, summarise, table
 from inputs import prepare
 from machine import describe

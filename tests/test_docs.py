@@ -285,7 +285,8 @@ class A:
 
 
 def test_each_quantity_of_a_policy_gradient_step_is_documented() -> None:
-    measured = keys_in("training/policy_gradient.py", "PolicyGradient", "_step", "_learn", "evaluate")
+    measured = keys_in("training/policy_gradient.py", "PolicyGradient", "_step", "evaluate")
+    measured |= keys_in("training/policy_update.py", "PolicyUpdate", "learn")
     assert {"kl_policy_ref", "update_kl", "grad_norm", "heldout_reward", "kl_loss", "return"} <= measured
     ppos = set(table(section(PPO_PAGE.read_text(encoding="utf-8"), "## What a step logs")))
     grpos = set(table(section((PPO_PAGE.parent / "grpo.md").read_text(encoding="utf-8"), "## What a step logs")))

@@ -45,7 +45,7 @@ MASK_BT = torch.tensor([[t < len(row) for t in range(WIDTH)] for row in OLD])
 
 
 def losses(average: Average, new_BT: Tensor, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The clipped loss as training/policy_gradient.py composes it, the tokens' weights, and how many were clipped."""
+    """The clipped loss as training/policy_update.py composes it, the tokens' weights, and how many were clipped."""
     weights_BT = token_weights(MASK_BT, average, max_tokens=8)
     advantages_BT = torch.tensor(ADVANTAGES, dtype=torch.float64)[:, None] * weights_BT
     found = policy_loss(new_BT, padded(OLD, -6.5), advantages_BT, MASK_BT, num_tokens=NUM_TOKENS, **settings)

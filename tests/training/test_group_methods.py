@@ -15,7 +15,7 @@ from heedful.engine.lanes import Lanes
 from heedful.models.policy import load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.training import policy_gradient
+from heedful.training import policy_gradient, policy_update
 from heedful.training.grpo import grpo
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.rloo import rloo
@@ -109,9 +109,9 @@ def test_parts_add_up_to_one_batch(tiny: Path, variant: str, monkeypatch: pytest
     batch = method.batch(rollouts)
     gradients = []
     for lanes in (Lanes(1, 10_000), Lanes(1, 100), Lanes(2, 100)):
-        monkeypatch.setattr(policy_gradient, "lanes_for", lambda *_, lanes=lanes: lanes)
+        monkeypatch.setattr(policy_update, "lanes_for", lambda *_, lanes=lanes: lanes)
         method.optimiser.adamw.zero_grad(set_to_none=True)
-        method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.5)
+        method.update._accumulate(rollouts, batch, list(range(len(rollouts))), 0.5)
         gradients.append([p.grad.clone() for p in method.optimiser.named.values() if p.grad is not None])
     assert any(float(gradient.abs().max()) > 0 for gradient in gradients[0])
     for whole, *others in zip(*gradients, strict=True):

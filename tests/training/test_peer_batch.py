@@ -17,7 +17,8 @@ from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.training import grpo, ppo, rloo
 from heedful.training.control import AdaptiveKL, RunningMoments
-from heedful.training.policy_gradient import Batch, PolicyGradient, Recipe
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.policy_update import Batch, Recipe
 from heedful.training.rollout import Question, Rollout
 
 # A batch is float32, its numbers below 5; whitening divides by deviations of 0.5 and more.

@@ -15,7 +15,7 @@ from heedful.engine.lanes import Lanes
 from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.training import policy_gradient
+from heedful.training import policy_gradient, policy_update
 from heedful.training.loop import Outcome
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.ppo import ppo
@@ -116,9 +116,9 @@ def test_parts_add_up_to_one_batch(tiny: Path, monkeypatch: pytest.MonkeyPatch) 
     batch = method.batch(rollouts)
     gradients = []
     for lanes in (Lanes(1, 10_000), Lanes(1, 100), Lanes(2, 100)):
-        monkeypatch.setattr(policy_gradient, "lanes_for", lambda *_, lanes=lanes: lanes)
+        monkeypatch.setattr(policy_update, "lanes_for", lambda *_, lanes=lanes: lanes)
         method.optimiser.adamw.zero_grad(set_to_none=True)
-        sums = method._accumulate(rollouts, batch, list(range(len(rollouts))), 0.1)
+        sums = method.update._accumulate(rollouts, batch, list(range(len(rollouts))), 0.1)
         parameters = list(method.optimiser.named.values())
         gradients.append([p.grad.clone() for p in parameters if p.grad is not None])
         assert sums["num_tokens"] == float(batch["mask"].sum())

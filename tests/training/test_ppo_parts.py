@@ -17,7 +17,8 @@ from heedful.functional.masking import spread
 from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.training.control import AdaptiveKL, RunningMoments
-from heedful.training.policy_gradient import PolicyGradient, Recipe
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.policy_update import Recipe
 from heedful.training.ppo import estimate
 from heedful.training.rollout import Question, Rollout
 

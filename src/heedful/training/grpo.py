@@ -10,7 +10,8 @@ import torch
 from heedful.config import GRPOSection
 from heedful.functional.advantages import equal_groups, group_advantages
 from heedful.models.policy import LanguageModel
-from heedful.training.policy_gradient import Batch, Estimate, PolicyGradient, Recipe
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.policy_update import Batch, Estimate, Recipe
 from heedful.training.rollout import Question, RewardFunction
 
 # What the loss is a mean over: GRPO's own, what Dr. GRPO and DAPO put in its place.

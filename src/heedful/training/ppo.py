@@ -14,7 +14,8 @@ from heedful.functional.advantages import gae, kl_advantages, token_rewards
 from heedful.functional.masking import whiten
 from heedful.models.policy import LanguageModel
 from heedful.training.critic import Critic
-from heedful.training.policy_gradient import Batch, Estimate, PolicyGradient, Recipe
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.policy_update import Batch, Estimate, Recipe
 from heedful.training.rollout import Question, RewardFunction
 
 

@@ -10,7 +10,8 @@ from heedful.config import RLOOSection
 from heedful.functional.advantages import gae, group_advantages, kl_advantages, leave_one_out, token_rewards
 from heedful.functional.masking import whiten
 from heedful.models.policy import LanguageModel
-from heedful.training.policy_gradient import Batch, Estimate, PolicyGradient, Recipe
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.policy_update import Batch, Estimate, Recipe
 from heedful.training.rollout import Question, RewardFunction
 
 
