@@ -1,4 +1,4 @@
-"""heedful label simulate, and heedful consensus."""
+"""heedful label simulate, and heedful consensus; the labelling server's commands are in labelling.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from heedful.cli import labelling
 from heedful.cli.flow import JSON
 
 app = typer.Typer(help="Judgements: who ranks the completions.", no_args_is_help=True)
+labelling.register(app)
 
 PROMPTS = Annotated[Path, typer.Option("--prompts", help="The prompts that were completed.")]
 COMPLETIONS = Annotated[Path, typer.Option("--completions", help="Their completions.")]

@@ -1,0 +1,1 @@
+"""The web side: labelling. Django; never imports torch."""

@@ -1,0 +1,64 @@
+"""The folder of a labelling server: its database, and the key that signs its sessions."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from heedful.errors import DataError
+
+HOME, DATABASE, HOSTS, HTTPS = "HEEDFUL_LABEL_HOME", "HEEDFUL_DATABASE_URL", "HEEDFUL_LABEL_HOSTS", "HEEDFUL_LABEL_HTTPS"
+
+
+def secret_path(home: Path) -> Path:
+    return home / "secret-key"
+
+
+def configure(home: Path, *, database: str | None = None, hosts: Sequence[str] = (), https: bool = False) -> None:
+    """Makes the folder where there is none, tells Django of it and brings the database to the present schema."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not secret_path(home).exists():
+            descriptor = os.open(secret_path(home), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(64))
+    except OSError as error:
+        raise DataError(f"{home}: cannot be written ({error.strerror}); name another folder with --home") from None
+    os.environ[HOME] = str(home)
+    if database:
+        os.environ[DATABASE] = database
+    if hosts:
+        os.environ[HOSTS] = ",".join(hosts)
+    if https:
+        os.environ[HTTPS] = "1"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "heedful.web.settings"
+    _set_up()
+
+
+def _set_up() -> None:
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import call_command
+    from django.db.utils import Error
+
+    try:
+        django.setup()
+    except ValueError as error:
+        raise DataError(
+            f"--database (or {DATABASE}) is no database's address ({_first_line(error)}); write it as "
+            "postgres://user:password@host/name"
+        ) from None
+    except ImproperlyConfigured as error:
+        raise DataError(f"{_first_line(error)}; for PostgreSQL: pip install 'heedful[postgres]'") from None
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except Error as error:
+        raise DataError(
+            f"the database cannot be used ({_first_line(error)}); check its address, and that it is running"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""People rank completions: projects, invitations, hand-outs, judgements."""

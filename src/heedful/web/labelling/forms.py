@@ -1,0 +1,74 @@
+"""What people type in, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.auth.forms import UserCreationForm
+from django.core.files.uploadedfile import UploadedFile
+
+from heedful.data.formats import read_completions, read_prompts
+from heedful.errors import HeedfulError
+from heedful.web.labelling.files import create_project
+from heedful.web.labelling.models import Project, User
+
+
+class JoinForm(UserCreationForm):  # type: ignore[type-arg]
+    """A name and a password."""
+
+    class Meta:
+        model = User
+        fields = ("username",)
+        widgets: ClassVar = {"username": forms.TextInput(attrs={"autocomplete": "username"})}
+
+
+class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = User
+        fields: ClassVar[list[str]] = ["country", "language", "age_band"]
+
+
+class InstructionsForm(forms.Form):
+    text = forms.CharField(widget=forms.Textarea(attrs={"rows": 24}), label="Instructions, in Markdown", strip=False)
+
+
+class ProjectForm(forms.Form):
+    """A new project from two files."""
+
+    name = forms.CharField(max_length=100)
+    criterion = forms.CharField(max_length=200, initial="helpfulness", help_text="What makes an answer better.")
+    overlap = forms.IntegerField(min_value=1, max_value=50, initial=3, help_text="Labelers for each set.")
+    prompts = forms.FileField(help_text="prompts.jsonl, as 'heedful sample' reads it.")
+    completions = forms.FileField(help_text="completions.jsonl, as 'heedful sample' writes it; two or more a prompt.")
+
+    def create(self, author: User) -> Project | None:
+        """The project; None with an error in the form where the files do not do."""
+        data = self.cleaned_data
+        try:
+            return create_project(
+                data["name"],
+                _read(data["prompts"], read_prompts),
+                _read(data["completions"], read_completions),
+                criterion=data["criterion"],
+                overlap=data["overlap"],
+                author=author,
+            )
+        except HeedfulError as error:
+            self.add_error(None, str(error))
+            return None
+
+
+def _read(upload: UploadedFile[bytes], reader: Any) -> Any:
+    """Through a file, for that is what the readers read; messages name it as the person does."""
+    name = Path(upload.name or "file").name
+    with NamedTemporaryFile(suffix=".jsonl") as file:
+        for chunk in upload.chunks():
+            file.write(chunk)
+        file.flush()
+        try:
+            return reader(Path(file.name))
+        except HeedfulError as error:
+            raise HeedfulError(str(error).replace(file.name, name)) from None

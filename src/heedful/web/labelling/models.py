@@ -1,0 +1,148 @@
+"""What the labelling server keeps. Judgements are never changed; all that is derived from them can be made again."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.db import models
+from django.db.models import Q
+
+AGE_BANDS = ("under 25", "25-34", "35-49", "50-64", "65 or over")
+
+
+class Users(BaseUserManager["User"]):
+    def create_user(self, username: str, *, password: str, is_staff: bool = False) -> User:
+        user = self.model(username=username, is_staff=is_staff)
+        user.set_password(password)
+        user.save()
+        return user
+
+
+class User(AbstractBaseUser):
+    """A labeler, or an admin (is_staff). No mail address: nothing is sent, so nothing is asked. The profile is voluntary."""
+
+    username = models.CharField(
+        "name",
+        max_length=60,
+        unique=True,
+        validators=[UnicodeUsernameValidator()],
+        help_text="Letters, digits and @ . + - _ only.",
+        error_messages={"unique": "Somebody has this name already."},
+    )
+    is_staff = models.BooleanField("admin", default=False)
+    is_active = models.BooleanField(default=True)
+    joined_at = models.DateTimeField(auto_now_add=True)
+    country = models.CharField(max_length=60, blank=True)
+    language = models.CharField("first language", max_length=60, blank=True)
+    age_band = models.CharField(max_length=20, blank=True, choices=[(band, band) for band in AGE_BANDS])
+
+    objects = Users()
+
+    USERNAME_FIELD = "username"
+
+
+class Project(models.Model):
+    """Sets of completions that are ranked by one criterion."""
+
+    name = models.CharField(max_length=120, unique=True)
+    slug = models.SlugField(max_length=120, unique=True)
+    criterion = models.CharField(max_length=200, help_text="What makes a completion better, as in 'helpfulness'.")
+    overlap = models.PositiveSmallIntegerField(default=3, help_text="Labelers for each set.")
+    lease_minutes = models.PositiveSmallIntegerField(default=30, help_text="How long a set is kept for who opened it.")
+    paused = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    members = models.ManyToManyField(User, related_name="projects")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Instructions(models.Model):
+    """What labelers read first, in Markdown. A change is a new version."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="instructions")
+    version = models.PositiveIntegerField()
+    text = models.TextField()
+    author = models.ForeignKey(User, models.SET_NULL, null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    readers = models.ManyToManyField(User, related_name="read_instructions")
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["project", "version"], name="one_text_a_version")]
+
+
+class CompletionSet(models.Model):
+    """A prompt and the completions that are ranked against each other."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="sets")
+    prompt_id = models.CharField(max_length=500)
+    prompt = models.JSONField()  # the record
+    completions = models.JSONField()  # the records, in the order of the file
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["project", "prompt_id"], name="one_set_a_prompt")]
+
+
+class Handout(models.Model):
+    """A set in the hands of a labeler, in a blind order of its own, until it expires.
+
+    Skipped ones stay, so that the set does not come back to who skipped it.
+    """
+
+    set = models.ForeignKey(CompletionSet, models.CASCADE, related_name="handouts")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="handouts")
+    shown_order = models.JSONField()  # completion ids
+    begun_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    skipped = models.BooleanField(default=False)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["set", "labeler"], name="one_handout_a_labeler")]
+
+
+class Judgement(models.Model):
+    """A labeler's ranking. The order in which the completions were shown comes from the hand-out."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    set = models.ForeignKey(CompletionSet, models.PROTECT, related_name="judgements")
+    labeler = models.ForeignKey(User, models.PROTECT, related_name="judgements")
+    instructions = models.ForeignKey(Instructions, models.PROTECT)
+    ranks = models.JSONField()  # completion id -> rank, 1 best
+    flagged = models.JSONField()  # completion ids
+    shown_order = models.JSONField()
+    seconds = models.FloatField()
+    note = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["set", "labeler"], name="one_judgement_a_labeler")]
+
+
+class Invitation(models.Model):
+    """A way in, for one person. The token itself is shown once and kept by nobody."""
+
+    token_hash = models.CharField(max_length=64, unique=True)
+    project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="invitations")
+    admin = models.BooleanField(default=False)
+    author = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+    used_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(admin=True) | Q(project__isnull=False), name="a_labeler_is_invited_to_a_project")
+        ]
+
+
+class AuditEntry(models.Model):
+    """Who did what, for whoever has to know later."""
+
+    at = models.DateTimeField(auto_now_add=True)
+    who = models.CharField(max_length=150)  # a name and not a key: it outlives the person's account
+    action = models.CharField(max_length=60)
+    about = models.CharField(max_length=300, blank=True)

@@ -1,0 +1,48 @@
+"""Joining by invitation, and the voluntary profile."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.contrib.auth import login
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from heedful.web.labelling import invitations
+from heedful.web.labelling.forms import JoinForm, ProfileForm
+from heedful.web.labelling.models import User
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+@never_cache
+@sensitive_post_parameters()
+@require_http_methods(["GET", "POST"])
+def join(request: HttpRequest, token: str) -> HttpResponse:
+    found = invitations.find(token)
+    if found is None:
+        return render(request, "labelling/no_invitation.html", status=410)
+    if isinstance(request.user, User):  # whoever is in already joins with the account that they have
+        if request.method == "POST" and invitations.accept(token, request.user):
+            return redirect("home")
+        return render(request, "labelling/join.html", {"invitation": found})
+    form = JoinForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        user = form.save(commit=False)
+        if not invitations.accept(token, user):
+            return render(request, "labelling/no_invitation.html", status=410)
+        login(request, user, backend=BACKEND)
+        return redirect("home")
+    return render(request, "labelling/join.html", {"form": form, "invitation": found})
+
+
+@require_http_methods(["GET", "POST"])
+def profile(request: HttpRequest) -> HttpResponse:
+    form = ProfileForm(request.POST if request.method == "POST" else None, instance=request.user)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        messages.success(request, "Saved.")
+        return redirect("home")
+    return render(request, "labelling/profile.html", {"form": form})

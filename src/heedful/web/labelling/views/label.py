@@ -1,0 +1,102 @@
+"""What a labeler sees: projects, instructions, the set in hand."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from heedful.web.labelling import assignment, judging
+from heedful.web.labelling.markup import as_html
+from heedful.web.labelling.models import Handout, Judgement, Project, User
+from heedful.web.labelling.shared_text import pieces
+
+# F flags and U undoes, so that neither stands for an answer.
+LETTERS = "ABCDEGHIJ"
+WARNED = ("harmful", "harmless", "red-team", "toxic")  # tags of prompts that may upset
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # the middleware lets nobody else through
+    return request.user
+
+
+def _project(request: HttpRequest, slug: str) -> Project:
+    """Of the labeler's own; others do not exist for them."""
+    return get_object_or_404(_user(request).projects, slug=slug)
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    user = _user(request)
+    listed = [
+        (project, Judgement.objects.filter(set__project=project, labeler=user).count()) for project in user.projects.all()
+    ]
+    return render(request, "labelling/home.html", {"listed": listed})
+
+
+@require_http_methods(["GET", "POST"])
+def instructions(request: HttpRequest, slug: str) -> HttpResponse:
+    project, user = _project(request, slug), _user(request)
+    current = judging.current_instructions(project)
+    if request.method == "POST":
+        current.readers.add(user)
+        return redirect("label", slug=slug)
+    read = current.readers.filter(pk=user.pk).exists()
+    shown = {"project": project, "html": as_html(current.text), "read": read, "version": current.version}
+    return render(request, "labelling/instructions.html", shown)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def label(request: HttpRequest, slug: str) -> HttpResponse:
+    project, user = _project(request, slug), _user(request)
+    current = judging.current_instructions(project)
+    if not current.readers.filter(pk=user.pk).exists():
+        return redirect("instructions", slug=slug)
+    if request.method == "POST":
+        try:
+            judging.submit(project, user, _number(request), request.POST.get("answer", ""), request.POST.get("note", ""))
+        except judging.RefusedError as error:
+            messages.error(request, str(error))
+        return redirect("label", slug=slug)
+    handout = assignment.next_handout(project, user)
+    done = Judgement.objects.filter(set__project=project, labeler=user).count()
+    if handout is None:
+        return render(request, "labelling/done.html", {"project": project, "done": done})
+    return render(request, "labelling/label.html", _page(project, handout) | {"done": done, "html": as_html(current.text)})
+
+
+@require_POST
+def skip(request: HttpRequest, slug: str) -> HttpResponse:
+    handout = Handout.objects.filter(set=_number(request), set__project=_project(request, slug), labeler=_user(request)).first()
+    if handout is not None:
+        assignment.skip(handout)
+    return redirect("label", slug=slug)
+
+
+def _number(request: HttpRequest) -> int:
+    sent = request.POST.get("set", "")
+    return int(sent) if sent.isdecimal() and sent.isascii() and len(sent) < 18 else 0
+
+
+def _page(project: Project, handout: Handout) -> dict[str, object]:
+    """Texts alone, and no ids: nothing on the page tells which model wrote what."""
+    texts = {completion["id"]: completion["text"] for completion in handout.set.completions}
+    shown = judging.groups(handout.set.completions, handout.shown_order)
+    cut = pieces([texts[ids[0]] for ids in shown])
+    cards = [
+        {"letter": letter, "number": number, "pieces": row, "copies": len(ids)}
+        for number, (letter, ids, row) in enumerate(zip(LETTERS, shown, cut, strict=False))
+    ]
+    return {
+        "project": project,
+        "set": handout.set,
+        "handout": handout,
+        "messages_of": handout.set.prompt["messages"],
+        "cards": cards,
+        "warned": bool(set(WARNED) & {tag.lower() for tag in handout.set.prompt.get("tags", [])}),
+        "something_shared": any(piece.shared for row in cut for piece in row),
+    }

@@ -1,0 +1,146 @@
+"""What an admin sees and does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from heedful.errors import HeedfulError
+from heedful.feedback.consensus import consensus
+from heedful.feedback.labelers import agreement, labeler_quality
+from heedful.records import to_line
+from heedful.web.labelling.assignment import standing
+from heedful.web.labelling.files import judgements_of
+from heedful.web.labelling.forms import InstructionsForm, ProjectForm
+from heedful.web.labelling.invitations import VALID_DAYS, audit
+from heedful.web.labelling.invitations import invite as new_invitation
+from heedful.web.labelling.judging import current_instructions
+from heedful.web.labelling.models import AuditEntry, Project, User
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+
+
+def admin_only(view: View[P]) -> View[P]:
+    @wraps(view)
+    def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not (request.user.is_authenticated and request.user.is_staff):
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return checked
+
+
+def _admin(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+@admin_only
+@require_http_methods(["GET", "POST"])
+def projects(request: HttpRequest) -> HttpResponse:
+    form = ProjectForm(*((request.POST, request.FILES) if request.method == "POST" else ()))
+    if request.method == "POST" and form.is_valid():
+        created = form.create(_admin(request))
+        if created is not None:
+            return redirect("project", slug=created.slug)
+    listed = [(project, standing(project)) for project in Project.objects.order_by("name")]
+    return render(request, "labelling/projects.html", {"form": form, "listed": listed})
+
+
+@admin_only
+@require_GET
+def project(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Project, slug=slug)
+    labelers = found.members.annotate(num_judgements=Count("judgements")).order_by("username")
+    of_project = {
+        name: found.sets.filter(judgements__labeler__username=name).count()
+        for name in labelers.values_list("username", flat=True)
+    }
+    shown = {
+        "project": found,
+        "standing": standing(found),
+        "labelers": list(of_project.items()),
+        "open_invitations": found.invitations.filter(used_at=None).count(),
+        "audit": AuditEntry.objects.filter(about=found.name).order_by("-at")[:20],
+    }
+    return render(request, "labelling/project.html", shown)
+
+
+@admin_only
+@never_cache
+@require_POST
+def invite(request: HttpRequest, slug: str | None = None) -> HttpResponse:
+    found = get_object_or_404(Project, slug=slug) if slug else None
+    token = new_invitation(found, admin=found is None, author=_admin(request))
+    link = request.build_absolute_uri(reverse("join", args=[token]))
+    return render(request, "labelling/invited.html", {"project": found, "link": link, "days": VALID_DAYS})
+
+
+@admin_only
+@require_POST
+def pause(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Project, slug=slug)
+    found.paused = not found.paused
+    found.save(update_fields=["paused"])
+    audit(_admin(request), "paused" if found.paused else "went on", found.name)
+    return redirect("project", slug=slug)
+
+
+@admin_only
+@require_http_methods(["GET", "POST"])
+def edit_instructions(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Project, slug=slug)
+    current = current_instructions(found)
+    form = InstructionsForm(request.POST if request.method == "POST" else None, initial={"text": current.text})
+    if request.method == "POST" and form.is_valid():
+        text = form.cleaned_data["text"].replace("\r\n", "\n")
+        if text != current.text:
+            found.instructions.create(version=current.version + 1, text=text, author=_admin(request))
+            audit(_admin(request), f"wrote instructions, version {current.version + 1}", found.name)
+            messages.success(request, "Stored. Labelers read the new version before their next set.")
+        return redirect("project", slug=slug)
+    return render(request, "labelling/edit_instructions.html", {"project": found, "form": form, "version": current.version})
+
+
+@admin_only
+@require_GET
+def quality(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the judgements come to so far, and who agrees with whom: `heedful consensus` on the same records."""
+    found = get_object_or_404(Project, slug=slug)
+    judgements = list(judgements_of(found))
+    shown: dict[str, Any] = {"project": found}
+    if judgements:
+        try:
+            settled = consensus(judgements)
+            shown |= {
+                "agreement": agreement(judgements),
+                "labelers": labeler_quality(judgements),
+                "num_clear": sum(result.margin is not None and result.margin > 0 for result in settled),
+                "num_settled": len(settled),
+            }
+        except HeedfulError as error:
+            messages.error(request, str(error))
+    return render(request, "labelling/quality.html", shown)
+
+
+@admin_only
+@require_GET
+def export(request: HttpRequest, slug: str) -> StreamingHttpResponse:
+    found = get_object_or_404(Project, slug=slug)
+    audit(_admin(request), "exported judgements", found.name)
+    lines = (to_line(judgement) + "\n" for judgement in judgements_of(found))
+    answer = StreamingHttpResponse(lines, content_type="application/x-ndjson")
+    answer["Content-Disposition"] = f'attachment; filename="{found.slug}-judgements.jsonl"'
+    return answer

@@ -1,0 +1,26 @@
+"""Which view answers which address."""
+
+from django.contrib.auth import views as auth
+from django.contrib.auth.decorators import login_not_required
+from django.urls import path
+
+from heedful.web.labelling.views import account, label, manage
+
+urlpatterns = [
+    path("", label.home, name="home"),
+    path("login/", auth.LoginView.as_view(template_name="labelling/login.html"), name="login"),
+    path("logout/", auth.LogoutView.as_view(), name="logout"),
+    path("join/<str:token>/", login_not_required(account.join), name="join"),
+    path("profile/", account.profile, name="profile"),
+    path("project/<slug:slug>/instructions/", label.instructions, name="instructions"),
+    path("project/<slug:slug>/", label.label, name="label"),
+    path("project/<slug:slug>/skip/", label.skip, name="skip"),
+    path("manage/", manage.projects, name="projects"),
+    path("manage/invite/", manage.invite, name="invite-admin"),
+    path("manage/<slug:slug>/", manage.project, name="project"),
+    path("manage/<slug:slug>/invite/", manage.invite, name="invite"),
+    path("manage/<slug:slug>/pause/", manage.pause, name="pause"),
+    path("manage/<slug:slug>/instructions/", manage.edit_instructions, name="edit-instructions"),
+    path("manage/<slug:slug>/quality/", manage.quality, name="quality"),
+    path("manage/<slug:slug>/judgements.jsonl", manage.export, name="export"),
+]

@@ -1,0 +1,45 @@
+"""A real labelling server in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+class Server:
+    """`heedful label serve` on a free port. link: the first admin's invitation, None where there is an admin."""
+
+    def __init__(self, home: Path, log: Path, *, database: str | None = None) -> None:
+        self.home, self.database = home, database
+        with log.open("w") as stream:
+            self.process = subprocess.Popen(command("serve", home, "--port", "0", database=database), stderr=stream)
+        self.url, self.link = self._told(log)
+
+    def _told(self, log: Path) -> tuple[str, str | None]:
+        for _ in range(600):
+            found = re.search(r"(?:^(http\S+/join/\S+)\n)?labelling pages on (\S+) ", log.read_text(), re.MULTILINE)
+            if found:
+                return found[2], found[1]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise AssertionError(f"the server did not come up:\n{log.read_text()}")
+
+    def run(self, *arguments: str) -> str:
+        """What another `heedful label` command of the same installation prints."""
+        verb, *rest = arguments
+        words = command(verb, self.home, *rest, database=self.database)
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def command(verb: str, home: Path, *rest: str, database: str | None = None) -> list[str]:
+    """verb: one word, or two as in "users invite"."""
+    given = ["--database", database] if database else []
+    return [sys.executable, "-m", "heedful.cli.app", "label", *verb.split(), "--home", str(home), *given, *rest]

@@ -1,0 +1,111 @@
+"""Who is given which set: overlap, leases, nothing twice."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from heedful.web.labelling import assignment, judging
+from heedful.web.labelling.models import Handout, Judgement, Project, User
+
+
+def answer(handout: Handout) -> Judgement:
+    count = len(judging.groups(handout.set.completions, handout.shown_order))
+    raw = json.dumps({"tiers": [[n] for n in range(count)], "flagged": [], "seconds": 1})
+    return judging.submit(handout.set.project, handout.labeler, handout.set.pk, raw, "")
+
+
+def label_all(project: Project, labeler: User) -> list[str]:
+    found = []
+    while (handout := assignment.next_handout(project, labeler)) is not None:
+        found.append(answer(handout).set.prompt_id)
+    return found
+
+
+def test_each_set_gets_its_overlap_and_no_labeler_a_set_twice(project: Project, labelers: list[User]) -> None:
+    ranked = [label_all(project, labeler) for labeler in labelers]
+    assert [len(own) for own in ranked] == [4, 4, 4, 0, 0]
+    assert all(len(set(own)) == len(own) for own in ranked)
+    assert {found.judgements.count() for found in project.sets.all()} == {3}
+    standing = assignment.standing(project)
+    assert (standing.judgements, standing.wanted, standing.finished_sets, standing.sets) == (12, 12, 4, 4)
+
+
+def test_sets_in_hands_count_until_they_expire(project: Project, labelers: list[User]) -> None:
+    Project.objects.filter(pk=project.pk).update(overlap=1)
+    held = [assignment.next_handout(project, labeler) for labeler in labelers]
+    assert held[4] is None
+    assert len({handout.set.pk for handout in held[:4] if handout}) == 4
+    assert held[0] is not None
+    Handout.objects.filter(pk=held[0].pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    again = assignment.next_handout(project, labelers[4])
+    assert again is not None
+    assert again.set == held[0].set
+
+
+def test_whoever_comes_back_finds_the_same_set_in_the_same_order(project: Project, labelers: list[User]) -> None:
+    first, second = (assignment.next_handout(project, labelers[0]) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first.pk, first.shown_order) == (second.pk, second.shown_order)
+
+
+def test_begun_sets_come_first(project: Project, labelers: list[User]) -> None:
+    begun = {assignment.next_handout(project, labeler).set.pk for labeler in labelers[:3]}  # type: ignore[union-attr]
+    assert len(begun) == 1
+
+
+def test_a_skipped_set_does_not_come_back_and_is_free_for_others(project: Project, labelers: list[User]) -> None:
+    Project.objects.filter(pk=project.pk).update(overlap=1)
+    first = assignment.next_handout(project, labelers[0])
+    assert first is not None
+    assignment.skip(first)
+    assert first.set.prompt_id not in label_all(project, labelers[0])
+    assert label_all(project, labelers[1]) == [first.set.prompt_id]
+
+
+def test_the_order_is_blind(project: Project, labelers: list[User]) -> None:
+    """By lot: of 200 hand-outs of four completions each order of the 24 is as likely; that one is never seen has p < 0.01."""
+    ids = [completion["id"] for completion in project.sets.get(prompt_id="odd").completions]
+    drawn = [tuple(assignment.shuffled(ids)) for _ in range(200)]
+    assert len(set(drawn)) > 18
+    assert all(sorted(order) == sorted(ids) for order in drawn)
+
+
+def test_a_paused_project_hands_nothing_out(project: Project, labelers: list[User]) -> None:
+    Project.objects.filter(pk=project.pk).update(paused=True)
+    assert assignment.next_handout(project, labelers[0]) is None
+
+
+def test_an_answer_counts_once(project: Project, labelers: list[User]) -> None:
+    handout = assignment.next_handout(project, labelers[0])
+    assert handout is not None
+    raw = json.dumps({"tiers": [[n] for n in range(4)], "flagged": [], "seconds": 1})
+    first = answer(handout)
+    again = judging.submit(project, labelers[0], first.set.pk, raw, "another note")
+    assert again.pk == first.pk
+    assert Judgement.objects.count() == 1
+
+
+def test_a_late_answer_counts_while_its_place_is_free(project: Project, labelers: list[User]) -> None:
+    Project.objects.filter(pk=project.pk).update(overlap=1)
+    project.refresh_from_db()
+    late = assignment.next_handout(project, labelers[0])
+    assert late is not None
+    Handout.objects.filter(pk=late.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert answer(late).set == late.set
+    lost = assignment.next_handout(project, labelers[1])
+    assert lost is not None
+    Handout.objects.filter(pk=lost.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    taker = assignment.next_handout(project, labelers[2])
+    while taker is not None and taker.set != lost.set:
+        answer(taker)
+        taker = assignment.next_handout(project, labelers[2])
+    assert taker is not None
+    answer(taker)
+    with pytest.raises(judging.RefusedError, match="somebody else"):
+        answer(lost)
+    assert Judgement.objects.filter(set=lost.set).count() == 1

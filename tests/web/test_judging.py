@@ -1,0 +1,138 @@
+"""What an answer becomes, and what is no answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from labelled_project import COMPLETIONS, PROMPTS
+
+from heedful.errors import DataError
+from heedful.records import Judgement as Record
+from heedful.records import parse_line, to_line
+from heedful.web.labelling import assignment, files, judging
+from heedful.web.labelling.models import Handout, Judgement, Project, User
+from heedful.web.labelling.shared_text import RUN, pieces
+
+
+def handed(project: Project, labeler: User, prompt_id: str) -> Handout:
+    while True:
+        handout = assignment.next_handout(project, labeler)
+        assert handout is not None
+        if handout.set.prompt_id == prompt_id:
+            return handout
+        assignment.skip(handout)
+
+
+def send(handout: Handout, **sent: Any) -> Judgement:
+    raw = json.dumps({"flagged": [], "seconds": 3.0} | sent)
+    return judging.submit(handout.set.project, handout.labeler, handout.set.pk, raw, " a note ")
+
+
+def test_tiers_become_ranks_and_equal_texts_share_theirs(project: Project, labelers: list[User]) -> None:
+    handout = handed(project, labelers[0], "hot")
+    shown = judging.groups(handout.set.completions, handout.shown_order)
+    assert sorted(map(len, shown)) == [1, 1, 2]
+    twice = next(n for n, ids in enumerate(shown) if len(ids) == 2)
+    one, other = (n for n in range(3) if n != twice)
+    judgement = send(handout, tiers=[[one], [twice]], flagged=[other])
+    assert judgement.ranks == {shown[one][0]: 1} | dict.fromkeys(shown[twice], 2)
+    assert judgement.flagged == shown[other]
+    assert judgement.note == "a note"
+    assert judgement.instructions.version == 1
+
+
+def test_the_record_survives_a_file(project: Project, labelers: list[User]) -> None:
+    handout = handed(project, labelers[0], "knock")
+    send(handout, tiers=[[2], [0, 1]])
+    (record,) = files.judgements_of(project)
+    assert parse_line(to_line(record), Record, "here") == record
+    assert (record.labeler, record.source, record.criterion) == ("labeler-0", "human", "helpfulness")
+    assert record.shown_order == tuple(handout.shown_order)
+    assert record.ranks == {handout.shown_order[2]: 1, handout.shown_order[0]: 2, handout.shown_order[1]: 2}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"tiers": [[0], [1]]},  # one is missing
+        {"tiers": [[0], [1], [2], [2]]},
+        {"tiers": [[0], [1], [2]], "flagged": [2]},
+        {"tiers": [[0], [1], [3]]},
+        {"tiers": [[0], [1], [-1]]},
+        {"tiers": [[0], [1], []], "flagged": [2]},
+        {"tiers": [[0], [1], [True]]},
+        {"tiers": [[0], [1], [2.0]]},
+        {"tiers": "012"},
+        {"tiers": [0, 1, 2]},
+        {"tiers": [[0], [1], [2]], "flagged": None},
+        {"tiers": [[0], [1], [2]], "seconds": "soon"},
+        {"tiers": [[0], [1], [2]], "seconds": float("nan")},
+        {"tiers": [[0], [1], [2]], "seconds": -1},
+        {},
+    ],
+)
+def test_nothing_is_stored_before_all_is_done(project: Project, labelers: list[User], sent: dict[str, Any]) -> None:
+    handout = handed(project, labelers[0], "knock")
+    with pytest.raises(judging.RefusedError, match="ranked or flagged"):
+        send(handout, **sent)
+    assert not Judgement.objects.exists()
+    assert send(handout, tiers=[[0], [1], [2]]).ranks
+
+
+@pytest.mark.parametrize("raw", ["", "[]", "null", "{", "[" * 100_000])
+def test_what_is_not_even_json_is_refused(project: Project, labelers: list[User], raw: str) -> None:
+    handout = handed(project, labelers[0], "knock")
+    with pytest.raises(judging.RefusedError):
+        judging.submit(project, labelers[0], handout.set.pk, raw, "")
+
+
+def test_only_what_is_in_hand_can_be_answered(project: Project, labelers: list[User]) -> None:
+    handout = handed(project, labelers[0], "knock")
+    raw = json.dumps({"tiers": [[0], [1], [2]], "flagged": [], "seconds": 1})
+    with pytest.raises(judging.RefusedError, match="not in your hands"):
+        judging.submit(project, labelers[1], handout.set.pk, raw, "")
+
+
+def test_all_may_be_flagged(project: Project, labelers: list[User]) -> None:
+    assert send(handed(project, labelers[0], "wifi"), tiers=[], flagged=[1, 0]).ranks == {}
+
+
+def test_files_that_make_no_project_are_refused(db: None) -> None:
+    def create(name: str = "p", prompts: Any = PROMPTS, completions: Any = COMPLETIONS) -> None:
+        files.create_project(name, prompts, completions, criterion="helpfulness")
+
+    with pytest.raises(DataError, match="not among the prompts"):
+        create(prompts=PROMPTS[1:])
+    with pytest.raises(DataError, match="nothing to rank"):
+        create(completions=COMPLETIONS[:1])
+    many = [COMPLETIONS[0].model_copy(update={"id": f"hot/{n}"}) for n in range(10)]
+    with pytest.raises(DataError, match="up to 9"):
+        create(completions=many)
+    with pytest.raises(DataError, match="letter or digit"):
+        create(name="!")
+    create(name="p")
+    with pytest.raises(DataError, match="another name"):
+        create(name="p")
+    with pytest.raises(DataError, match="there are: p"):
+        files.project_named("q")
+
+
+def test_shared_runs_are_found() -> None:
+    same = "Open the windows at night."
+    left, right = pieces([f"{same} A fan helps.", f"Well: {same}"])
+    assert [(piece.text, piece.shared) for piece in left] == [(f"{same} ", True), ("A fan helps.", False)]
+    assert [(piece.text, piece.shared) for piece in right] == [("Well: ", False), (same, True)]
+    two_of_three = pieces([same, same + " Now.", "Heat is energy."])
+    assert [[piece.shared for piece in row] for row in two_of_three] == [[True], [True, False], [False]]
+    assert not any(piece.shared for row in pieces([same, "No.", "Yes.", same]) for piece in row), "half is not most"
+    assert not any(piece.shared for row in pieces([same]) for piece in row)
+    assert not any(piece.shared for row in pieces(["a b c", "a b c"]) for piece in row), f"fewer than {RUN} words"
+
+
+@given(st.lists(st.text(alphabet="ab \n\u05d0", max_size=40), min_size=1, max_size=4))
+def test_pieces_joined_are_the_text(texts: list[str]) -> None:
+    assert ["".join(piece.text for piece in row) for row in pieces(texts)] == texts

@@ -1,0 +1,162 @@
+"""The pages around the ranking: instructions and their versions, management, quality, export, commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from label_server import command
+from labelled_project import COMPLETIONS, PROMPTS
+
+from heedful.feedback.labelers import labeler_quality
+from heedful.records import Judgement as Record
+from heedful.records import parse_line
+from heedful.store import write_jsonl
+from heedful.web.labelling import assignment, files, judging
+from heedful.web.labelling.models import AuditEntry, Judgement, Project, User
+
+
+def logged_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def label_all(project: Project, labeler: User) -> None:
+    while (handout := assignment.next_handout(project, labeler)) is not None:
+        count = len(judging.groups(handout.set.completions, handout.shown_order))
+        raw = json.dumps({"tiers": [[n] for n in range(count)], "flagged": [], "seconds": 1})
+        judging.submit(project, labeler, handout.set.pk, raw, "")
+
+
+def test_instructions_are_read_before_the_first_set_and_after_each_change(
+    project: Project, labelers: list[User], admin: User
+) -> None:
+    newcomer = User.objects.create_user("newcomer", password="quiet-harbour-91")
+    project.members.add(newcomer)
+    client, page = logged_in(newcomer), reverse("label", args=[project.slug])
+    assert client.get(page)["Location"] == reverse("instructions", args=[project.slug])
+    text = client.get(reverse("instructions", args=[project.slug])).content.decode()
+    assert "Correct comes first." in text
+    assert "<strong>helpfulness</strong>" in text
+    assert client.post(reverse("instructions", args=[project.slug]))["Location"] == page
+    assert client.get(page).status_code == 200
+
+    edit = reverse("edit-instructions", args=[project.slug])
+    boss = logged_in(admin)
+    boss.post(edit, {"text": project.instructions.get().text.replace("\n", "\r\n")})
+    assert project.instructions.count() == 1, "the same text is no new version"
+    boss.post(edit, {"text": "Rank *by length*."})
+    assert [found.version for found in project.instructions.order_by("version")] == [1, 2]
+    assert client.get(page)["Location"] == reverse("instructions", args=[project.slug])
+    assert "<em>by length</em>" in client.get(reverse("instructions", args=[project.slug])).content.decode()
+    client.post(reverse("instructions", args=[project.slug]))
+    found = re.search(r'name="set" value="(\d+)"', client.get(page).content.decode())
+    assert found
+    handout = newcomer.handouts.get()
+    count = len(judging.groups(handout.set.completions, handout.shown_order))
+    answer = json.dumps({"tiers": [list(range(count))], "flagged": [], "seconds": 2})
+    assert client.post(page, {"set": found[1], "answer": answer})["Location"] == page
+    assert Judgement.objects.get().instructions.version == 2
+
+
+def test_a_refused_answer_says_why(project: Project, labelers: list[User]) -> None:
+    client, page = logged_in(labelers[0]), reverse("label", args=[project.slug])
+    client.get(page)
+    sent = {"set": labelers[0].handouts.get().set.pk, "answer": "{}"}
+    assert "ranked or flagged before a set is sent" in client.post(page, sent, follow=True).content.decode()
+    assert "not in your hands" in client.post(page, {"set": "9" * 30}, follow=True).content.decode()
+    assert "not in your hands" in client.post(page, {"set": "²"}, follow=True).content.decode()
+    assert not Judgement.objects.exists()
+
+
+def test_quality_and_export_are_what_the_functions_say(project: Project, labelers: list[User], admin: User) -> None:
+    boss = logged_in(admin)
+    assert "No judgements yet" in boss.get(reverse("quality", args=[project.slug])).content.decode()
+    for labeler in labelers[:3]:
+        label_all(project, labeler)
+    page = boss.get(reverse("quality", args=[project.slug])).content.decode()
+    records = list(files.judgements_of(project))
+    for quality in labeler_quality(records):
+        row = re.search(rf"<td>{quality.labeler}</td>(.*?)</tr>", page, re.DOTALL)
+        assert row
+        assert re.findall(r">([^<>]+)</td>", row[1])[:1] == ["4"]
+        assert f"{quality.agreement:.2f}" in row[1]
+        assert quality.verdict in row[1]
+    answer = boss.get(reverse("export", args=[project.slug]))
+    lines = b"".join(answer.streaming_content).decode().splitlines()  # type: ignore[attr-defined]
+    assert [parse_line(line, Record, "here") for line in lines] == records
+    assert len(records) == 12
+    assert AuditEntry.objects.filter(who="boss", action="exported judgements").count() == 1
+
+
+def test_pausing_and_going_on(project: Project, labelers: list[User], admin: User) -> None:
+    boss, client, page = logged_in(admin), logged_in(labelers[0]), reverse("label", args=[project.slug])
+    client.get(page)
+    boss.post(reverse("pause", args=[project.slug]))
+    assert "The project is paused" in client.get(page).content.decode()
+    answer = {"set": labelers[0].handouts.get().set.pk, "answer": "{}"}
+    assert "is paused" in client.post(page, answer, follow=True).content.decode()
+    boss.post(reverse("pause", args=[project.slug]))
+    assert client.get(page).context["handout"] == labelers[0].handouts.get()
+
+
+def test_the_profile_is_voluntary(project: Project, labelers: list[User]) -> None:
+    client = logged_in(labelers[0])
+    assert client.post(reverse("profile"), {})["Location"] == reverse("home")
+    assert client.post(reverse("profile"), {"country": "Peru", "age_band": "25-34"})["Location"] == reverse("home")
+    labelers[0].refresh_from_db()
+    assert (labelers[0].country, labelers[0].language, labelers[0].age_band) == ("Peru", "", "25-34")
+    assert client.post(reverse("profile"), {"age_band": "a hundred"}).status_code == 200
+
+
+def label(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    verb, *rest = words
+    return subprocess.run(command(verb, home, *rest), capture_output=True, text=True, check=False)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", PROMPTS)
+    write_jsonl(tmp_path / "completions.jsonl", COMPLETIONS)
+    given = ("--prompts", str(tmp_path / "prompts.jsonl"), "--completions", str(tmp_path / "completions.jsonl"), "--json")
+    home = tmp_path / "labels"
+    made = label("import", "--project", "house", *given, home=home)
+    assert json.loads(made.stdout) == {"project": "house", "sets": 4}, made.stderr
+    again = label("import", "--project", "house", *given, home=home)
+    assert (again.returncode, again.stderr) == (1, "error: project 'house': there is one of that name; choose another name\n")
+    invited = json.loads(label("users invite", "--project", "house", "--url", "https://x.example/", "--json", home=home).stdout)
+    assert re.fullmatch(r"https://x\.example/join/[\w-]{43}/", invited["link"])
+    assert label("users invite", home=home).returncode == 2
+    status = json.loads(label("status", "--json", home=home).stdout)
+    assert status["projects"] == [{"project": "house", "judgements": 0, "wanted": 12, "finished_sets": 0, "sets": 4}]
+    assert json.loads(label("users list", "--json", home=home).stdout) == {"users": []}
+    unknown = label("export", "--project", "hose", "--output", str(tmp_path / "j.jsonl"), home=home)
+    assert unknown.returncode == 1
+    assert "project 'hose' does not exist; there are: house" in unknown.stderr
+    assert all(len(line) <= 80 for line in label("status", home=home).stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("status", "--database", "postgres://nobody@127.0.0.1:1/none"), "the database cannot be used"),
+        (("status", "--database", "nonsense"), "--database"),
+        (("serve", "--host", "192.0.2.1", "--port", "1"), "cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    done = label(*words, home=tmp_path / "labels")
+    assert done.returncode == 1, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = label("status", home=tmp_path / "file" / "labels")
+    assert (done.returncode, "cannot be written" in done.stderr) == (1, True), done.stderr
