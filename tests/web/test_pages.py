@@ -89,10 +89,10 @@ def test_quality_and_export_are_what_the_functions_say(project: Project, labeler
         assert f"{quality.agreement:.2f}" in row[1]
         assert quality.verdict in row[1]
     answer = boss.get(reverse("export", args=[project.slug]))
-    lines = b"".join(answer.streaming_content).decode().splitlines()  # type: ignore[attr-defined]
+    lines = answer.content.decode().splitlines()
     assert [parse_line(line, Record, "here") for line in lines] == records
     assert len(records) == 12
-    assert AuditEntry.objects.filter(who="boss", action="exported judgements").count() == 1
+    assert AuditEntry.objects.filter(who="boss", action="exported 12 judgements").count() == 1
 
 
 def test_pausing_and_going_on(project: Project, labelers: list[User], admin: User) -> None:
@@ -160,3 +160,44 @@ def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = label("status", home=tmp_path / "file" / "labels")
     assert (done.returncode, "cannot be written" in done.stderr) == (1, True), done.stderr
+
+
+def test_leaving_a_labeler_out_is_reversible(project: Project, labelers: list[User], admin: User) -> None:
+    for labeler in labelers[:3]:
+        label_all(project, labeler)
+    boss = logged_in(admin)
+    export, change = reverse("export", args=[project.slug]), reverse("leave-out", args=[project.slug, labelers[0].pk])
+    everything = boss.get(export).content
+    assert assignment.next_handout(project, labelers[3]) is None
+    boss.post(change)
+    assert {judgement.labeler for judgement in files.judgements_of(project)} == {"labeler-1", "labeler-2"}
+    assert assignment.standing(project).judgements == 8
+    assert project.exports.get().stale
+    assert assignment.next_handout(project, labelers[3]) is not None, "the places are free again"
+    assert b"labeler-0" not in boss.get(reverse("quality", args=[project.slug])).content
+    boss.post(change)
+    assert boss.get(export).content == everything
+    assert assignment.standing(project).judgements == 12
+    listed = boss.get(reverse("project", args=[project.slug])).content.decode()
+    assert listed.count("<strong>Stale</strong>") == 1
+    assert "took back in labeler-0" in listed
+
+
+def test_deleting_a_labeler_leaves_nothing_of_them(project: Project, labelers: list[User], admin: User) -> None:
+    for labeler in labelers[:3]:
+        label_all(project, labeler)
+    gone, boss = logged_in(labelers[0]), logged_in(admin)
+    assert gone.get(reverse("home")).status_code == 200
+    boss.get(reverse("export", args=[project.slug]))
+    boss.post(reverse("leave-out", args=[project.slug, labelers[0].pk]))
+    address = reverse("delete-labeler", args=[labelers[0].pk])
+    assert "4 judgements" in boss.get(address).content.decode()
+    boss.post(address)
+    assert not User.objects.filter(username="labeler-0").exists()
+    assert {judgement.labeler for judgement in files.judgements_of(project, left_out=True)} == {"labeler-1", "labeler-2"}
+    assert gone.get(reverse("home")).status_code == 302
+    assert project.exports.get().stale
+    assert "labeler-0" not in boss.get(reverse("project", args=[project.slug])).content.decode()
+    assert not AuditEntry.objects.filter(action__contains="labeler-0").exists()
+    boss.post(reverse("delete-labeler", args=[admin.pk]))
+    assert User.objects.filter(username="boss").exists(), "not oneself"

@@ -27,7 +27,7 @@ def addresses(project: Project) -> list[str]:
     """Of all pages, with this project's name and an invitation that does not exist."""
     found = []
     for pattern in get_resolver().url_patterns:
-        given = {name: {"slug": project.slug, "token": "none"}[name] for name in pattern.pattern.converters}
+        given = {name: {"slug": project.slug, "token": "none", "labeler": 0}[name] for name in pattern.pattern.converters}
         found.append(reverse(str(pattern.name), kwargs=given))
     return found
 

@@ -103,9 +103,9 @@ def export(
     from heedful.web import home as web_home
 
     web_home.configure(home, database=database)
-    from heedful.web.labelling.files import judgements_of, project_named
+    from heedful.web.labelling import files
 
-    judgements = list(judgements_of(project_named(project)))
+    judgements = files.export(files.project_named(project), None)
     write_jsonl(output, judgements)
     emit({"judgements": len(judgements), "output": str(output)}, as_json, f"{len(judgements)} judgements in {output}")
 

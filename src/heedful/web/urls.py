@@ -17,10 +17,12 @@ urlpatterns = [
     path("project/<slug:slug>/skip/", label.skip, name="skip"),
     path("manage/", manage.projects, name="projects"),
     path("manage/invite/", manage.invite, name="invite-admin"),
+    path("manage/labeler/<int:labeler>/delete/", manage.delete_labeler, name="delete-labeler"),
     path("manage/<slug:slug>/", manage.project, name="project"),
     path("manage/<slug:slug>/invite/", manage.invite, name="invite"),
     path("manage/<slug:slug>/pause/", manage.pause, name="pause"),
     path("manage/<slug:slug>/instructions/", manage.edit_instructions, name="edit-instructions"),
     path("manage/<slug:slug>/quality/", manage.quality, name="quality"),
+    path("manage/<slug:slug>/leave-out/<int:labeler>/", manage.leave_out, name="leave-out"),
     path("manage/<slug:slug>/judgements.jsonl", manage.export, name="export"),
 ]

@@ -63,11 +63,16 @@ def _choose(project: Project, labeler: User, now: datetime) -> CompletionSet | N
     skipped = Handout.objects.filter(labeler=labeler, skipped=True).values("set")
     in_hands = Count("handouts", filter=Q(handouts__expires_at__gt=now, handouts__skipped=False), distinct=True)
     sets = project.sets.exclude(pk__in=judged).exclude(pk__in=skipped)
-    free = sets.annotate(taken=Count("judgements", distinct=True) + in_hands).filter(taken__lt=project.overlap)
+    free = sets.annotate(taken=_counted(project) + in_hands).filter(taken__lt=project.overlap)
     counts = list(free.values_list("pk", "taken"))
     most = max((taken for _, taken in counts), default=0)
     best = [pk for pk, taken in counts if taken == most]
     return CompletionSet.objects.get(pk=random.choice(best)) if best else None
+
+
+def _counted(project: Project) -> Count:
+    """Judgements of a set, less those that an admin has left out: their places are free again."""
+    return Count("judgements", filter=~Q(judgements__labeler__in=project.left_out.values("pk")), distinct=True)
 
 
 def shuffled(ids: Sequence[str]) -> list[str]:
@@ -80,5 +85,5 @@ def skip(handout: Handout) -> None:
 
 
 def standing(project: Project) -> Standing:
-    counts = list(project.sets.annotate(count=Count("judgements")).values_list("count", flat=True))
+    counts = list(project.sets.annotate(count=_counted(project)).values_list("count", flat=True))
     return Standing(sum(counts), project.overlap * len(counts), sum(count >= project.overlap for count in counts), len(counts))

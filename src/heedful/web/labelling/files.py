@@ -10,7 +10,7 @@ from django.utils.text import slugify
 from heedful.errors import DataError
 from heedful.records import Completion, Judgement, Prompt
 from heedful.web.labelling import models
-from heedful.web.labelling.invitations import audit
+from heedful.web.labelling.audit import COMMAND_LINE, audit
 from heedful.web.labelling.wording import INSTRUCTIONS
 
 MOST = 9  # completions of a set: as many as consensus is exact for, and as one can keep in view
@@ -73,9 +73,11 @@ def _sets(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Itera
             )
 
 
-def judgements_of(project: models.Project) -> Iterator[Judgement]:
-    """The records of all judgements, oldest first."""
+def judgements_of(project: models.Project, *, left_out: bool = False) -> Iterator[Judgement]:
+    """The records of all judgements, oldest first. left_out: also of those labelers whom an admin has left out."""
     rows = models.Judgement.objects.filter(set__project=project).select_related("set", "labeler", "instructions")
+    if not left_out:
+        rows = rows.exclude(labeler__in=project.left_out.values("pk"))
     for row in rows.order_by("created_at", "id").iterator(chunk_size=500):
         yield Judgement(
             id=str(row.id),
@@ -91,6 +93,15 @@ def judgements_of(project: models.Project) -> Iterator[Judgement]:
             note=row.note or None,
             instructions_version=row.instructions.version,
         )
+
+
+def export(project: models.Project, who: models.User | None) -> list[Judgement]:
+    """The judgements as they leave the server, which is noted: a deletion later tells whose files say too much."""
+    found = list(judgements_of(project))
+    name = who.get_username() if who else COMMAND_LINE
+    models.Export.objects.create(project=project, who=name, num_judgements=len(found))
+    audit(who, f"exported {len(found)} judgements", project.name)
+    return found
 
 
 def project_named(name: str) -> models.Project:

@@ -9,7 +9,8 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from heedful.web.labelling.models import AuditEntry, Invitation, Project, User
+from heedful.web.labelling.audit import audit
+from heedful.web.labelling.models import Invitation, Project, User
 
 VALID_DAYS = 7
 
@@ -49,10 +50,6 @@ def accept(token: str, user: User) -> bool:
             found.project.members.add(user)
         audit(user, "joined", found.project.name if found.project else "as an admin")
     return True
-
-
-def audit(who: User | None, action: str, about: str = "") -> None:
-    AuditEntry.objects.create(who=who.get_username() if who else "command line", action=action, about=about[:300])
 
 
 def _hash(token: str) -> str:

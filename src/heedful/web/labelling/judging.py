@@ -102,7 +102,8 @@ def submit(project: Project, labeler: User, set_pk: int, raw: str, note: str) ->
 
 def _taken(of: CompletionSet, but: Handout, now: Any) -> int:
     open_ = of.handouts.filter(expires_at__gt=now, skipped=False).exclude(pk=but.pk)
-    return of.judgements.count() + open_.count()
+    counted = of.judgements.exclude(labeler__in=of.project.left_out.values("pk"))
+    return counted.count() + open_.count()
 
 
 def current_instructions(project: Project) -> Instructions:

@@ -55,6 +55,8 @@ class Project(models.Model):
     paused = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
     members = models.ManyToManyField(User, related_name="projects")
+    # Whose judgements an admin has left out; they stay stored, and can be taken back in.
+    left_out = models.ManyToManyField(User, related_name="+")
 
     def __str__(self) -> str:
         return self.name
@@ -137,6 +139,16 @@ class Invitation(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(admin=True) | Q(project__isnull=False), name="a_labeler_is_invited_to_a_project")
         ]
+
+
+class Export(models.Model):
+    """Judgements that left the server. stale: some were deleted or left out since, so that the file says too much."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="exports")
+    at = models.DateTimeField(auto_now_add=True)
+    who = models.CharField(max_length=150)
+    num_judgements = models.PositiveIntegerField()
+    stale = models.BooleanField(default=False)
 
 
 class AuditEntry(models.Model):

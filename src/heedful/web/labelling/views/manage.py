@@ -8,8 +8,8 @@ from typing import Any, Concatenate, ParamSpec
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -20,10 +20,12 @@ from heedful.errors import HeedfulError
 from heedful.feedback.consensus import consensus
 from heedful.feedback.labelers import agreement, labeler_quality
 from heedful.records import to_line
+from heedful.web.labelling import files, people
 from heedful.web.labelling.assignment import standing
+from heedful.web.labelling.audit import audit
 from heedful.web.labelling.files import judgements_of
 from heedful.web.labelling.forms import InstructionsForm, ProjectForm
-from heedful.web.labelling.invitations import VALID_DAYS, audit
+from heedful.web.labelling.invitations import VALID_DAYS
 from heedful.web.labelling.invitations import invite as new_invitation
 from heedful.web.labelling.judging import current_instructions
 from heedful.web.labelling.models import AuditEntry, Project, User
@@ -63,15 +65,13 @@ def projects(request: HttpRequest) -> HttpResponse:
 @require_GET
 def project(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Project, slug=slug)
-    labelers = found.members.annotate(num_judgements=Count("judgements")).order_by("username")
-    of_project = {
-        name: found.sets.filter(judgements__labeler__username=name).count()
-        for name in labelers.values_list("username", flat=True)
-    }
+    own = Count("judgements", filter=Q(judgements__set__project=found))
     shown = {
         "project": found,
         "standing": standing(found),
-        "labelers": list(of_project.items()),
+        "labelers": found.members.annotate(count=own).order_by("username"),
+        "left_out": set(found.left_out.values_list("pk", flat=True)),
+        "exports": found.exports.order_by("-at")[:5],
         "open_invitations": found.invitations.filter(used_at=None).count(),
         "audit": AuditEntry.objects.filter(about=found.name).order_by("-at")[:20],
     }
@@ -137,10 +137,34 @@ def quality(request: HttpRequest, slug: str) -> HttpResponse:
 
 @admin_only
 @require_GET
-def export(request: HttpRequest, slug: str) -> StreamingHttpResponse:
+def export(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Project, slug=slug)
-    audit(_admin(request), "exported judgements", found.name)
-    lines = (to_line(judgement) + "\n" for judgement in judgements_of(found))
-    answer = StreamingHttpResponse(lines, content_type="application/x-ndjson")
+    lines = [to_line(judgement) + "\n" for judgement in files.export(found, _admin(request))]
+    answer = HttpResponse("".join(lines), content_type="application/x-ndjson")
     answer["Content-Disposition"] = f'attachment; filename="{found.slug}-judgements.jsonl"'
     return answer
+
+
+@admin_only
+@require_POST
+def leave_out(request: HttpRequest, slug: str, labeler: int) -> HttpResponse:
+    """Or take back in, whichever it is not."""
+    found = get_object_or_404(Project, slug=slug)
+    person = get_object_or_404(User, pk=labeler)
+    change = people.take_back if found.left_out.filter(pk=labeler).exists() else people.leave_out
+    change(found, person, _admin(request))
+    return redirect("project", slug=slug)
+
+
+@admin_only
+@require_http_methods(["GET", "POST"])
+def delete_labeler(request: HttpRequest, labeler: int) -> HttpResponse:
+    person = get_object_or_404(User, pk=labeler)
+    if request.method == "POST":
+        if person == request.user:
+            messages.error(request, "Another admin can delete you; you cannot delete yourself.")
+            return redirect("projects")
+        count = people.delete(person, _admin(request))
+        messages.success(request, f"Deleted, with {count} judgements. Exports that held them are marked stale.")
+        return redirect("projects")
+    return render(request, "labelling/delete_labeler.html", {"labeler": person, "count": person.judgements.count()})
