@@ -12,20 +12,21 @@ from pathlib import Path
 class Server:
     """`heedful label serve` on a free port. link: the first admin's invitation, None where there is an admin."""
 
-    def __init__(self, home: Path, log: Path, *, database: str | None = None) -> None:
+    def __init__(self, home: Path, log: Path, *more: str, database: str | None = None) -> None:
         self.home, self.database = home, database
         with log.open("w") as stream:
-            self.process = subprocess.Popen(command("serve", home, "--port", "0", database=database), stderr=stream)
+            self.process = subprocess.Popen(command("serve", home, "--port", "0", *more, database=database), stderr=stream)
         self.url, self.link = self._told(log)
 
     def _told(self, log: Path) -> tuple[str, str | None]:
         for _ in range(600):
-            found = re.search(r"(?:^(http\S+/join/\S+)\n)?labelling pages on (\S+) ", log.read_text(), re.MULTILINE)
+            found = re.search(r"(?:^(http\S+/join/\S+)\n)?labelling pages on (\S+?),? ", log.read_text(), re.MULTILINE)
             if found:
                 return found[2], found[1]
             if self.process.poll() is not None:
                 break
             time.sleep(0.1)
+        self.process.kill()
         raise AssertionError(f"the server did not come up:\n{log.read_text()}")
 
     def run(self, *arguments: str) -> str:
@@ -36,7 +37,10 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        finally:
+            self.process.kill()
 
 
 def command(verb: str, home: Path, *rest: str, database: str | None = None) -> list[str]:

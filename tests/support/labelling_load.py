@@ -75,15 +75,14 @@ class Load:
                     self.wrong.append(f"page: {page.status_code}")
                     return
                 chosen = re.search(r'name="set" value="(\d+)"', page.text)
-                token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
-                if not chosen or not token:
+                if not chosen:
                     return  # nothing left
+                fields = dict(re.findall(r'name="(set|nonce|version|csrfmiddlewaretoken)" value="(\w+)"', page.text))
                 tiers = [[n] for n in chance.sample(range(4), 4)]
                 self.ended.wait(chance.uniform(*think_s))
                 answer = json.dumps({"tiers": tiers, "flagged": [], "seconds": 2})
-                sent = {"set": chosen[1], "answer": answer, "csrfmiddlewaretoken": token[1]}
                 began = time.perf_counter()
-                done = client.post("/project/load/", data=sent)
+                done = client.post("/project/load/", data=fields | {"answer": answer})
                 if done.status_code != 302:
                     self.wrong.append(f"submit: {done.status_code}")
                     return

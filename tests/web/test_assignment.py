@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from labelling import label_all, send, sent
 
 from heedful.web.labelling import assignment, judging
 from heedful.web.labelling.models import Handout, Judgement, Project, User
-
-
-def answer(handout: Handout) -> Judgement:
-    count = len(judging.groups(handout.set.completions, handout.shown_order))
-    raw = json.dumps({"tiers": [[n] for n in range(count)], "flagged": [], "seconds": 1})
-    return judging.submit(handout.set.project, handout.labeler, handout.set.pk, raw, "")
-
-
-def label_all(project: Project, labeler: User) -> list[str]:
-    found = []
-    while (handout := assignment.next_handout(project, labeler)) is not None:
-        found.append(answer(handout).set.prompt_id)
-    return found
 
 
 def test_each_set_gets_its_overlap_and_no_labeler_a_set_twice(project: Project, labelers: list[User]) -> None:
@@ -68,11 +55,18 @@ def test_a_skipped_set_does_not_come_back_and_is_free_for_others(project: Projec
 
 
 def test_the_order_is_blind(project: Project, labelers: list[User]) -> None:
-    """By lot: of 200 hand-outs of four completions each order of the 24 is as likely; that one is never seen has p < 0.01."""
-    ids = [completion["id"] for completion in project.sets.get(prompt_id="odd").completions]
-    drawn = [tuple(assignment.shuffled(ids)) for _ in range(200)]
-    assert len(set(drawn)) > 18
-    assert all(sorted(order) == sorted(ids) for order in drawn)
+    """By lot: of 60 hand-outs of four completions at least 12 of the 24 orders are seen but for a chance of 1e-12."""
+    odd = project.sets.get(prompt_id="odd")
+    ids = [completion["id"] for completion in odd.completions]
+    project.sets.exclude(pk=odd.pk).delete()
+    drawn = []
+    for _ in range(60):
+        handout = assignment.next_handout(project, labelers[0])
+        assert handout is not None
+        drawn.append(tuple(handout.shown_order))
+        handout.delete()
+    assert len(set(drawn)) >= 12
+    assert all(sorted(order) == ids for order in drawn)
 
 
 def test_a_paused_project_hands_nothing_out(project: Project, labelers: list[User]) -> None:
@@ -83,11 +77,34 @@ def test_a_paused_project_hands_nothing_out(project: Project, labelers: list[Use
 def test_an_answer_counts_once(project: Project, labelers: list[User]) -> None:
     handout = assignment.next_handout(project, labelers[0])
     assert handout is not None
-    raw = json.dumps({"tiers": [[n] for n in range(4)], "flagged": [], "seconds": 1})
-    first = answer(handout)
-    again = judging.submit(project, labelers[0], first.set.pk, raw, "another note")
-    assert again.pk == first.pk
+    given = sent(handout)
+    first, stored = judging.submit(project, labelers[0], given)
+    again, stored_again = judging.submit(project, labelers[0], given)
+    assert (again.pk, stored, stored_again) == (first.pk, True, False)
     assert Judgement.objects.count() == 1
+
+
+def test_a_page_from_before_a_new_hand_out_is_refused(project: Project, labelers: list[User]) -> None:
+    """It shows another order: its numbers would be read as those of the present one."""
+    old = assignment.next_handout(project, labelers[0])
+    assert old is not None
+    page = sent(old)
+    Handout.objects.filter(pk=old.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    project.sets.exclude(pk=old.set.pk).delete()
+    new = assignment.next_handout(project, labelers[0])
+    assert new is not None
+    assert (new.pk, new.nonce == old.nonce) == (old.pk, False)
+    with pytest.raises(judging.RefusedError, match="another order"):
+        judging.submit(project, labelers[0], page)
+    assert not Judgement.objects.exists()
+    assert send(new).shown_order == new.shown_order
+
+
+def test_what_was_begun_counts_while_the_project_is_paused(project: Project, labelers: list[User]) -> None:
+    handout = assignment.next_handout(project, labelers[0])
+    assert handout is not None
+    Project.objects.filter(pk=project.pk).update(paused=True)
+    assert send(handout).pk
 
 
 def test_a_late_answer_counts_while_its_place_is_free(project: Project, labelers: list[User]) -> None:
@@ -96,16 +113,16 @@ def test_a_late_answer_counts_while_its_place_is_free(project: Project, labelers
     late = assignment.next_handout(project, labelers[0])
     assert late is not None
     Handout.objects.filter(pk=late.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert answer(late).set == late.set
+    assert send(late).set == late.set
     lost = assignment.next_handout(project, labelers[1])
     assert lost is not None
     Handout.objects.filter(pk=lost.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     taker = assignment.next_handout(project, labelers[2])
     while taker is not None and taker.set != lost.set:
-        answer(taker)
+        send(taker)
         taker = assignment.next_handout(project, labelers[2])
     assert taker is not None
-    answer(taker)
+    send(taker)
     with pytest.raises(judging.RefusedError, match="somebody else"):
-        answer(lost)
+        send(lost)
     assert Judgement.objects.filter(set=lost.set).count() == 1

@@ -92,6 +92,11 @@ def test_the_whole_journey(browser: Browser, server: Server, tmp_path: Path) -> 
     admin.get_by_role("button", name="Invite a labeler").click()
     join(labeler, admin.locator("#link").inner_text(), "ada")
 
+    labeler.get_by_role("button", name="Log out").click()
+    labeler.get_by_label("Name").fill("ada")
+    labeler.get_by_label("Password").fill(PASSWORD)
+    accessible(labeler)
+    labeler.get_by_role("button", name="Log in").click()
     labeler.get_by_role("link", name="Begin").click()
     assert "Flag what cannot be ranked" in labeler.locator("article").inner_text()
     accessible(labeler)
@@ -100,16 +105,17 @@ def test_the_whole_journey(browser: Browser, server: Server, tmp_path: Path) -> 
     typed: dict[str, tuple[list[list[str]], list[str]]] = {}
     for _ in range(4):
         labeler.wait_for_selector(".card")
+        labeler.wait_for_load_state()
         before = labeler.locator("input[name=set]").input_value()
         prompt_id = rank(labeler, typed)
         accessible(labeler)
         labeler.keyboard.press("Enter")
         labeler.wait_for_function("was => document.querySelector('input[name=set]')?.value !== was", arg=before)
         assert prompt_id in typed
-    assert labeler.get_by_text("Nothing left for you").is_visible()
+    labeler.wait_for_selector("text=Nothing left for you")
     assert labeler.title() == "My house - heedful", "what a model wrote has run"
 
-    admin.goto(f"{server.url}/manage/my-house/")
+    admin.goto(f"{server.url}/manage/project/my-house/")
     assert "4 of 4 judgements" in admin.locator("main").inner_text()
     assert admin.locator("tr", has_text="ada").locator("td.number").inner_text() == "4"
     accessible(admin)
@@ -130,7 +136,7 @@ def test_the_whole_journey(browser: Browser, server: Server, tmp_path: Path) -> 
             tiers.setdefault(place, set()).add(said_by[id_])
         found[judgement.prompt_id] = [tiers[place] for place in sorted(tiers)], {said_by[id_] for id_ in judgement.flagged}
     assert found == {id_: ([set(tier) for tier in tiers], set(flags)) for id_, (tiers, flags) in typed.items()}
-    assert said == ["Failed to load resource: the server responded with a status of 404 (Not Found)"] * len(said)
+    assert said == []
 
 
 def rank(page: Page, typed: dict[str, tuple[list[list[str]], list[str]]]) -> str:
@@ -167,6 +173,8 @@ def rank(page: Page, typed: dict[str, tuple[list[list[str]], list[str]]]) -> str
     else:
         assert page.locator(".warning").is_visible()
         press("a")
+        hidden = "card => { card.focus(); return document.activeElement === card; }"
+        assert not page.locator(".card").first.evaluate(hidden), "nor reached by Tab, nor read aloud"
         assert "rank 1" not in page.locator(".cards").inner_text(), "hidden text is not ranked"
         page.get_by_role("button", name="Show it").click()
         page.get_by_role("button", name="Rank B next").click()
@@ -174,3 +182,80 @@ def rank(page: Page, typed: dict[str, tuple[list[list[str]], list[str]]]) -> str
         typed[prompt_id] = [[shown[1]], [shown[0]]], []
     assert page.locator("#submit").is_enabled()
     return prompt_id
+
+
+# keys typed one after the other -> what the page says of it
+TYPED = {
+    "abc": "1: A · 2: B · 3: C",
+    "abca1": "1: A · 2: B · 3: C",  # where it is already
+    "abca2": "1: B = A · 2: C",
+    "abca3": "1: B · 2: C = A",
+    "abcc1": "1: A = C · 2: B",
+    "abc9": "1: A · 2: B · 3: C",
+    "ab=c": "1: A = B · 2: C",
+    "abc==": "1: A · 2: B = C",
+    "a=": "1: A",
+    "aF": "flagged: A",
+    "aFF": "Type the letters from best to worst.",
+    "aFbc": "1: B · 2: C · flagged: A",
+    "bcaFa1": "1: B = A · 2: C",
+    "abcuu": "1: A",
+    "abFuc": "1: A · 2: B · 3: C",
+    "abxyz": "1: A · 2: B",
+}
+
+
+def test_what_each_key_does(browser: Browser, server: Server, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", PROMPTS[1:2])
+    write_jsonl(tmp_path / "completions.jsonl", [found for found in COMPLETIONS if found.prompt_id == "knock"])
+    given = ("--prompts", str(tmp_path / "prompts.jsonl"), "--completions", str(tmp_path / "completions.jsonl"))
+    server.run("import", "--project", "Keys", *given)
+    said: list[str] = []
+    page = visitor(browser, said)
+    join(page, server.run("users invite", "--project", "Keys", "--url", server.url).strip(), "ada")
+    page.goto(f"{server.url}/project/keys/")
+    page.get_by_role("button", name="I have read this").click()
+    page.wait_for_selector(".card")
+    for keys, expected in TYPED.items():
+        page.evaluate("localStorage.clear(); removeEventListener('pagehide', keep)")
+        page.reload()
+        for key in keys:
+            page.keyboard.press(key)
+        assert page.locator("#ranking").inner_text() == expected, keys
+    page.keyboard.down("=")
+    assert page.locator("#submit").is_disabled()
+    assert said == []
+    page.get_by_role("button", name="Skip").click()
+    page.wait_for_selector("text=Nothing left for you")
+
+
+def test_behind_a_proxy_that_speaks_tls(tmp_path: Path) -> None:
+    """What the proxy says of how people came decides on cookies, links and the check of where a form came from."""
+    import re
+
+    import httpx2
+
+    server = Server(tmp_path / "labels", tmp_path / "log", "--https", "--allow-host", "labels.example.org")
+    try:
+        assert server.link
+        assert server.link.startswith("https://labels.example.org/join/")
+        port = re.search(r"this machine's port (\d+)", (tmp_path / "log").read_text())
+        assert port
+        headers = {"Host": "labels.example.org", "X-Forwarded-Proto": "https"}
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port[1]}", headers=headers) as client:
+            page = client.get(server.link.removeprefix("https://labels.example.org"))
+            assert page.status_code == 200
+            assert "Secure" in page.headers["set-cookie"]
+            assert "max-age" in page.headers["strict-transport-security"]
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+            assert token
+            fields = {"username": "boss", "password1": PASSWORD, "password2": PASSWORD, "csrfmiddlewaretoken": token[1]}
+            cookie = page.headers["set-cookie"].partition(";")[0]
+            answers = [
+                client.post(page.url.path, data=fields, headers={"Origin": origin, "Cookie": cookie})
+                for origin in ("https://elsewhere.example", "https://labels.example.org")
+            ]
+            assert [answer.status_code for answer in answers] == [403, 302]
+            assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+    finally:
+        server.stop()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled_project import COMPLETIONS, PROMPTS
+from labelling import send, sent
 
 from heedful.errors import DataError
 from heedful.records import Judgement as Record
@@ -25,11 +27,6 @@ def handed(project: Project, labeler: User, prompt_id: str) -> Handout:
         if handout.set.prompt_id == prompt_id:
             return handout
         assignment.skip(handout)
-
-
-def send(handout: Handout, **sent: Any) -> Judgement:
-    raw = json.dumps({"flagged": [], "seconds": 3.0} | sent)
-    return judging.submit(handout.set.project, handout.labeler, handout.set.pk, raw, " a note ")
 
 
 def test_tiers_become_ranks_and_equal_texts_share_theirs(project: Project, labelers: list[User]) -> None:
@@ -56,7 +53,7 @@ def test_the_record_survives_a_file(project: Project, labelers: list[User]) -> N
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "wrong",
     [
         {"tiers": [[0], [1]]},  # one is missing
         {"tiers": [[0], [1], [2], [2]]},
@@ -72,13 +69,14 @@ def test_the_record_survives_a_file(project: Project, labelers: list[User]) -> N
         {"tiers": [[0], [1], [2]], "seconds": "soon"},
         {"tiers": [[0], [1], [2]], "seconds": float("nan")},
         {"tiers": [[0], [1], [2]], "seconds": -1},
-        {},
+        {"tiers": [[0], [1], [2]], "seconds": 10**400},
+        {"tiers": None},
     ],
 )
-def test_nothing_is_stored_before_all_is_done(project: Project, labelers: list[User], sent: dict[str, Any]) -> None:
+def test_nothing_is_stored_before_all_is_done(project: Project, labelers: list[User], wrong: dict[str, Any]) -> None:
     handout = handed(project, labelers[0], "knock")
     with pytest.raises(judging.RefusedError, match="ranked or flagged"):
-        send(handout, **sent)
+        send(handout, **wrong)
     assert not Judgement.objects.exists()
     assert send(handout, tiers=[[0], [1], [2]]).ranks
 
@@ -87,14 +85,31 @@ def test_nothing_is_stored_before_all_is_done(project: Project, labelers: list[U
 def test_what_is_not_even_json_is_refused(project: Project, labelers: list[User], raw: str) -> None:
     handout = handed(project, labelers[0], "knock")
     with pytest.raises(judging.RefusedError):
-        judging.submit(project, labelers[0], handout.set.pk, raw, "")
+        judging.submit(project, labelers[0], replace(sent(handout), answer=raw))
 
 
 def test_only_what_is_in_hand_can_be_answered(project: Project, labelers: list[User]) -> None:
     handout = handed(project, labelers[0], "knock")
-    raw = json.dumps({"tiers": [[0], [1], [2]], "flagged": [], "seconds": 1})
     with pytest.raises(judging.RefusedError, match="not in your hands"):
-        judging.submit(project, labelers[1], handout.set.pk, raw, "")
+        judging.submit(project, labelers[1], sent(handout))
+
+
+def test_a_judgement_keeps_the_version_that_its_page_had(project: Project, labelers: list[User], admin: User) -> None:
+    handout = handed(project, labelers[0], "knock")
+    page = sent(handout)
+    assert judging.write_instructions(project, "Another text.", admin, after=1)
+    assert not judging.write_instructions(project, "By whoever edited version 1 as well.", admin, after=1)
+    with pytest.raises(judging.RefusedError, match="read the instructions"):
+        judging.submit(project, labelers[0], replace(page, version=2))
+    assert judging.submit(project, labelers[0], page)[0].instructions.version == 1
+
+
+def test_a_clock_that_is_set_back_takes_no_time(project: Project, labelers: list[User]) -> None:
+    handout = handed(project, labelers[0], "knock")
+    Handout.objects.filter(pk=handout.pk).update(begun_at=handout.begun_at + timedelta(minutes=5))
+    send(handout)
+    (record,) = files.judgements_of(project)
+    assert record.seconds == 0
 
 
 def test_all_may_be_flagged(project: Project, labelers: list[User]) -> None:
@@ -109,16 +124,29 @@ def test_files_that_make_no_project_are_refused(db: None) -> None:
         create(prompts=PROMPTS[1:])
     with pytest.raises(DataError, match="nothing to rank"):
         create(completions=COMPLETIONS[:1])
-    many = [COMPLETIONS[0].model_copy(update={"id": f"hot/{n}"}) for n in range(10)]
+    many = [COMPLETIONS[0].model_copy(update={"id": f"hot/{n}", "text": f"{n}"}) for n in range(10)]
     with pytest.raises(DataError, match="up to 9"):
         create(completions=many)
+    twins = [COMPLETIONS[2], COMPLETIONS[3]]
+    with pytest.raises(DataError, match="two different completions"):
+        create(completions=twins)
+    with pytest.raises(DataError, match="NUL"):
+        create(completions=[COMPLETIONS[0], COMPLETIONS[1].model_copy(update={"text": "a\0b"})])
+    create(name="q", completions=[COMPLETIONS[0], COMPLETIONS[1].model_copy(update={"text": "write it as \\u0000"})])
+    with pytest.raises(DataError, match="at most 500"):
+        create(
+            prompts=[PROMPTS[0].model_copy(update={"id": "p" * 501})],
+            completions=[found.model_copy(update={"prompt_id": "p" * 501}) for found in COMPLETIONS[:2]],
+        )
+    with pytest.raises(DataError, match="at most 100"):
+        create(name="n" * 101)
     with pytest.raises(DataError, match="letter or digit"):
         create(name="!")
     create(name="p")
     with pytest.raises(DataError, match="another name"):
         create(name="p")
-    with pytest.raises(DataError, match="there are: p"):
-        files.project_named("q")
+    with pytest.raises(DataError, match="there are: p, q"):
+        files.project_named("r")
 
 
 def test_shared_runs_are_found() -> None:

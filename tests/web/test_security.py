@@ -10,11 +10,14 @@ import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
 from django.utils import timezone
-from labelled_project import PASSWORD, SCRIPT
+from labelled_project import COMPLETIONS, PASSWORD, PROMPTS, SCRIPT
 
 from heedful.web.labelling import invitations
+from heedful.web.labelling.files import create_project
+from heedful.web.labelling.forms import JoinForm
 from heedful.web.labelling.markup import as_html
 from heedful.web.labelling.models import Invitation, Project, User
+from heedful.web.serve import first_admin_link
 
 
 def logged_in(user: User, **options: bool) -> Client:
@@ -136,6 +139,49 @@ def test_an_expired_invitation_is_refused(project: Project) -> None:
 def test_an_admins_invitation_makes_an_admin_and_of_the_first_alone_nobody_speaks(db: None) -> None:
     assert join(invitations.invite(None, admin=True), "boss") == 302
     assert User.objects.get().is_staff
+
+
+def test_the_right_password_opens_and_a_wrong_one_does_not(labelers: list[User]) -> None:
+    client = Client()
+    assert client.post(reverse("login"), {"username": "labeler-0", "password": "wrong"}).status_code == 200
+    assert client.get(reverse("home")).status_code == 302
+    assert client.post(reverse("login"), {"username": "labeler-0", "password": PASSWORD})["Location"] == reverse("home")
+    assert client.get(reverse("home")).status_code == 200
+    outside = Client().post(
+        f"{reverse('login')}?next=https://elsewhere.example/", {"username": "labeler-0", "password": PASSWORD}
+    )
+    assert outside["Location"] == reverse("home")
+
+
+def test_a_member_of_one_project_joins_another_with_the_same_account(project: Project, labelers: list[User]) -> None:
+    other = create_project("Another", PROMPTS, COMPLETIONS, criterion="honesty")
+    token, client = invitations.invite(other), logged_in(labelers[0])
+    address = reverse("join", args=[token])
+    assert "You are logged in as labeler-0" in client.get(address).content.decode()
+    assert client.post(address)["Location"] == reverse("home")
+    assert set(labelers[0].projects.all()) == {project, other}
+    assert client.post(address).status_code == 410
+
+
+def test_a_name_that_grows_when_normalised_is_refused(project: Project) -> None:
+    assert join(invitations.invite(project), "\ufdfa" * 60) == 200
+    assert not User.objects.exists()
+
+
+def test_of_two_who_take_a_name_at_once_one_chooses_another(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [invitations.invite(project) for _ in range(2)]
+    assert join(tokens[0]) == 302
+    monkeypatch.setattr(JoinForm, "validate_unique", lambda self: None)  # as if the other's form was checked a moment before
+    assert join(tokens[1]) == 200
+    assert join(tokens[1], "bob") == 302
+
+
+def test_a_start_without_an_admin_voids_the_links_of_earlier_ones(db: None) -> None:
+    links = [first_admin_link("http://localhost") for _ in range(2)]
+    first, last = (str(link).rstrip("/").rpartition("/")[2] for link in links)
+    assert join(first) == 410
+    assert join(last) == 302
+    assert first_admin_link("http://localhost") is None
 
 
 def test_login_is_throttled(labelers: list[User]) -> None:

@@ -48,16 +48,19 @@ def serve(
     from heedful.web import home as web_home
     from heedful.web import serve as web
 
+    names = allow_host or []
     local = ["localhost", "127.0.0.1", "[::1]"]
-    web_home.configure(home, database=database, hosts=[*local, *(allow_host or [])], https=https)
+    web_home.configure(home, database=database, hosts=[*local, host, *names], https=https)
 
-    def ready(base: str) -> None:
+    def ready(taken: int) -> None:
+        base = web.address(host, taken, names=names, https=https)
         link = web.first_admin_link(base)
         if link is not None:
             print(f"there is no admin yet; whoever opens this link becomes one, once:\n{link}", file=sys.stderr)
-        print(f"labelling pages on {base} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        behind = f", this machine's port {taken}" if https else ""
+        print(f"labelling pages on {base}{behind} (Ctrl-C ends)", file=sys.stderr, flush=True)
 
-    web.serve(host, port, ready=ready)
+    web.serve(host, port, https=https, ready=ready)
 
 
 def import_(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from heedful.errors import DataError
 
@@ -20,10 +22,7 @@ def configure(home: Path, *, database: str | None = None, hosts: Sequence[str] =
     """Makes the folder where there is none, tells Django of it and brings the database to the present schema."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not secret_path(home).exists():
-            descriptor = os.open(secret_path(home), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(64))
+        _make_secret(secret_path(home))
     except OSError as error:
         raise DataError(f"{home}: cannot be written ({error.strerror}); name another folder with --home") from None
     os.environ[HOME] = str(home)
@@ -35,6 +34,18 @@ def configure(home: Path, *, database: str | None = None, hosts: Sequence[str] =
         os.environ[HTTPS] = "1"
     os.environ["DJANGO_SETTINGS_MODULE"] = "heedful.web.settings"
     _set_up()
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all, and of two who make it at once the first one's counts."""
+    if path.exists():
+        return
+    with NamedTemporaryFile("w", dir=path.parent, prefix=".secret-key-") as file:  # readable by its owner alone
+        file.write(secrets.token_urlsafe(64))
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 def _set_up() -> None:

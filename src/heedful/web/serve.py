@@ -7,35 +7,58 @@ from collections.abc import Callable
 from heedful.errors import DataError
 
 THREADS = 16  # answers wait for the disk, not for the processor
+CONNECTIONS = 1_000  # a browser keeps up to six open
 
 
-def serve(host: str, port: int, *, ready: Callable[[str], None]) -> None:
-    """Until interrupted. ready: is told the address once connections are taken. Expects `home.configure` to have run."""
+def serve(host: str, port: int, *, https: bool, ready: Callable[[int], None]) -> None:
+    """Until interrupted. ready: is told the port once connections are taken. Expects `home.configure` to have run.
+
+    https: a proxy before this server says in X-Forwarded-Proto how people reach it.
+    """
     import waitress
     from django.core.wsgi import get_wsgi_application
 
     try:
-        server = waitress.create_server(get_wsgi_application(), host=host, port=port, threads=THREADS, ident=None)
-    except OSError as error:
-        raise DataError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port or --host") from None
-    ready(address(host, server.effective_port))
+        server = waitress.create_server(
+            get_wsgi_application(),
+            host=host,
+            port=port,
+            threads=THREADS,
+            connection_limit=CONNECTIONS,
+            asyncore_use_poll=True,
+            clear_untrusted_proxy_headers=not https,
+            ident=None,
+        )
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"{host}:{port}: cannot be listened on ({told}); choose another --port or --host") from None
+    # "localhost" may be two addresses, and then there are two servers in one.
+    ready(server.effective_listen[0][1] if hasattr(server, "effective_listen") else server.effective_port)
     try:
         server.run()
     finally:
         server.close()
 
 
-def address(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def address(host: str, port: int, *, names: list[str], https: bool) -> str:
+    """Where people reach the pages: by the first of the names given for that, else by the host that is listened on."""
+    if names:
+        return f"{'https' if https else 'http'}://{names[0]}" + ("" if https else f":{port}")
+    here = "localhost" if host in ("0.0.0.0", "::", "", "*") else host
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}"
 
 
 def first_admin_link(base: str) -> str | None:
-    """An invitation for the first admin; None when there is one. Nobody gets in by a default password, for there is none."""
+    """An invitation for the first admin; None when there is one. Nobody gets in by a default password, for there is none.
+
+    The links of earlier starts are worth nothing from then on.
+    """
     from django.urls import reverse
 
     from heedful.web.labelling.invitations import invite
-    from heedful.web.labelling.models import User
+    from heedful.web.labelling.models import Invitation, User
 
     if User.objects.filter(is_staff=True, is_active=True).exists():
         return None
+    Invitation.objects.filter(admin=True, author=None, used_at=None).delete()
     return base + reverse("join", args=[invite(None, admin=True)])

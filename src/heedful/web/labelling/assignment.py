@@ -7,6 +7,7 @@ that two labelers who ask at the same moment are never both given the last place
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,9 +35,9 @@ def next_handout(project: Project, labeler: User) -> Handout | None:
     A set has room while its judgements and the hand-outs that have not expired are fewer than the project's overlap. Sets
     that were begun come before others, so that consensus forms early; among equals the lot decides.
     """
-    now = timezone.now()
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=project.pk)
+        now = timezone.now()
         if project.paused:
             return None
         expires = now + timedelta(minutes=project.lease_minutes)
@@ -49,7 +50,8 @@ def next_handout(project: Project, labeler: User) -> Handout | None:
         if chosen is None:
             return None
         order = shuffled([completion["id"] for completion in chosen.completions])
-        fresh = {"shown_order": order, "begun_at": now, "expires_at": expires, "skipped": False}
+        nonce = secrets.token_hex(8)
+        fresh = {"shown_order": order, "nonce": nonce, "begun_at": now, "expires_at": expires, "skipped": False}
         return Handout.objects.update_or_create(set=chosen, labeler=labeler, defaults=fresh)[0]
 
 
@@ -81,7 +83,9 @@ def shuffled(ids: Sequence[str]) -> list[str]:
 
 def skip(handout: Handout) -> None:
     """The set does not come back to this labeler, and its place is free for others."""
-    Handout.objects.filter(pk=handout.pk).update(skipped=True)
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=handout.set.project.pk)
+        Handout.objects.filter(pk=handout.pk).update(skipped=True)
 
 
 def standing(project: Project) -> Standing:

@@ -13,6 +13,7 @@ from heedful.web.labelling import models
 from heedful.web.labelling.audit import COMMAND_LINE, audit
 from heedful.web.labelling.wording import INSTRUCTIONS
 
+MOST_ID = 500
 MOST = 9  # completions of a set: as many as consensus is exact for, and as one can keep in view
 
 
@@ -27,6 +28,9 @@ def create_project(
 ) -> models.Project:
     """A project whose sets are the prompts with their completions. Raises DataError."""
     sets = list(_sets(prompts, completions))
+    for what, value, most in (("name", name, 100), ("criterion", criterion, 200)):
+        if len(value) > most:
+            raise DataError(f"the project's {what} has {len(value)} characters; at most {most} fit")
     slug = slugify(name)
     if not slug:
         raise DataError(f"project name {name!r}: give it a letter or digit from a to z, of which its address is made")
@@ -55,22 +59,38 @@ def _sets(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Itera
                 "take both files from the same run"
             )
         of.setdefault(completion.prompt_id, []).append(completion)
-    if not any(len(found) > 1 for found in of.values()):
-        raise DataError(
-            "no prompt has two completions or more; there is nothing to rank: run 'heedful sample' with more a prompt"
-        )
+    if not any(_differ(found) for found in of.values()):
+        raise DataError("no prompt has two different completions; there is nothing to rank: sample more of each, or warmer")
     for prompt in prompts:
         found = of.get(prompt.id, [])
         if len(found) > MOST:
             raise DataError(
                 f"prompt {prompt.id!r} has {len(found)} completions; a set holds up to {MOST}: sample fewer a prompt"
             )
-        if len(found) > 1:
+        if len(prompt.id) > MOST_ID:
+            raise DataError(f"prompt {prompt.id[:40]!r}... has an id of {len(prompt.id)} characters; at most {MOST_ID} fit")
+        for id_, fields in ((prompt.id, prompt.model_dump()), *((answer.id, answer.model_dump()) for answer in found)):
+            if _holds_nul(fields):
+                raise DataError(f"{id_!r} holds a NUL character, which no database stores as text; take it out")
+        if _differ(found):
             yield models.CompletionSet(
                 prompt_id=prompt.id,
                 prompt=prompt.model_dump(mode="json"),
                 completions=[completion.model_dump(mode="json") for completion in found],
             )
+
+
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_nul, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
+def _differ(completions: Sequence[Completion]) -> bool:
+    """Whether there is anything to rank: equal texts are shown once."""
+    return len({completion.text.strip() for completion in completions}) > 1
 
 
 def judgements_of(project: models.Project, *, left_out: bool = False) -> Iterator[Judgement]:
@@ -97,10 +117,12 @@ def judgements_of(project: models.Project, *, left_out: bool = False) -> Iterato
 
 def export(project: models.Project, who: models.User | None) -> list[Judgement]:
     """The judgements as they leave the server, which is noted: a deletion later tells whose files say too much."""
-    found = list(judgements_of(project))
     name = who.get_username() if who else COMMAND_LINE
-    models.Export.objects.create(project=project, who=name, num_judgements=len(found))
-    audit(who, f"exported {len(found)} judgements", project.name)
+    with transaction.atomic():
+        project = models.Project.objects.select_for_update().get(pk=project.pk)
+        found = list(judgements_of(project))
+        models.Export.objects.create(project=project, who=name, num_judgements=len(found))
+        audit(who, f"exported {len(found)} judgements", project.name)
     return found
 
 

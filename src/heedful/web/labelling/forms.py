@@ -15,14 +15,22 @@ from heedful.errors import HeedfulError
 from heedful.web.labelling.files import create_project
 from heedful.web.labelling.models import Project, User
 
+MOST_NAME = 60
+
 
 class JoinForm(UserCreationForm):  # type: ignore[type-arg]
     """A name and a password."""
 
-    class Meta:
+    class Meta(UserCreationForm.Meta):
         model = User
         fields = ("username",)
         widgets: ClassVar = {"username": forms.TextInput(attrs={"autocomplete": "username"})}
+
+    def clean_username(self) -> str:
+        name: str = self.cleaned_data["username"]
+        if len(name) > MOST_NAME:  # a character may have become several when it was normalised
+            raise forms.ValidationError(f"At most {MOST_NAME} characters.")
+        return name
 
 
 class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -32,6 +40,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class InstructionsForm(forms.Form):
+    version = forms.IntegerField(widget=forms.HiddenInput)
     text = forms.CharField(widget=forms.Textarea(attrs={"rows": 24}), label="Instructions, in Markdown", strip=False)
 
 

@@ -11,17 +11,29 @@ from django.db import transaction
 from django.utils import timezone
 
 from heedful.errors import DataError
+from heedful.web.labelling.audit import audit
 from heedful.web.labelling.models import CompletionSet, Handout, Instructions, Judgement, Project, User
 
 MAX_NOTE = 5_000
 GONE = (
-    "This set went to somebody else, for it was open longer than a set is kept, and it has all its answers now. "
-    "Yours was not stored; the next set is below."
+    "This set went to somebody else, for it was open longer than a set is kept, and all its places are taken. "
+    "Nothing was stored; the next set is below."
 )
 
 
 class RefusedError(DataError):
     """An answer that is not stored; the message is for the labeler."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the page sends. nonce: of the hand-out. version: of the instructions that the page had. answer: JSON, unchecked."""
+
+    set: int
+    nonce: str
+    version: int
+    answer: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,40 +67,48 @@ def read_answer(raw: str, note: str, handout: Handout) -> Answer:
         numbers = [number for tier in tiers for number in tier] + list(flags)
         complete = all(type(n) is int for n in numbers) and sorted(numbers) == list(range(len(shown))) and all(tiers)
         in_time = 0 <= seconds < float("inf")
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         complete = in_time = False
     if not (complete and in_time):
         raise RefusedError("Each answer is ranked or flagged before a set is sent. Nothing was stored; go on below.")
     ranks = {id_: rank for rank, tier in enumerate(tiers, start=1) for number in tier for id_ in shown[number]}
     flagged = [id_ for number in flags for id_ in shown[number]]
     elapsed = (timezone.now() - handout.begun_at).total_seconds()
-    return Answer(ranks, flagged, round(min(seconds, elapsed), 1), note.replace("\0", "").strip()[:MAX_NOTE])
+    return Answer(ranks, flagged, round(max(0.0, min(seconds, elapsed)), 1), _clean(note))
 
 
-def submit(project: Project, labeler: User, set_pk: int, raw: str, note: str) -> Judgement:
-    """Stores the answer, once: sent again, the first one is returned. Raises RefusedError.
+def _clean(note: str) -> str:
+    """A browser sends two characters for a line's end, and counts one."""
+    return note.replace("\r\n", "\n").replace("\0", "").strip()[:MAX_NOTE]
 
-    An answer that comes after its hand-out expired counts as long as its place is still free.
+
+def submit(project: Project, labeler: User, sent: Sent) -> tuple[Judgement, bool]:
+    """Stores the answer, once: sent again, the first one is returned, and False. Raises RefusedError.
+
+    An answer that comes after its hand-out expired counts as long as its place is still free, and one that comes while the
+    project is paused counts too: what a labeler has begun is not lost.
     """
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=project.pk)
-        before = Judgement.objects.filter(set=set_pk, labeler=labeler).first()
+        before = Judgement.objects.filter(set=sent.set, set__project=project, labeler=labeler).first()
         if before is not None:
-            return before
-        handout = Handout.objects.filter(set=set_pk, set__project=project, labeler=labeler, skipped=False).first()
+            return before, False
+        handout = Handout.objects.filter(set=sent.set, set__project=project, labeler=labeler, skipped=False).first()
         if handout is None:
-            raise RefusedError("This set is not in your hands; the next one is below.")
-        if project.paused:
-            raise RefusedError("The project is paused. Nothing was stored; your ranking stays in this page until it goes on.")
+            raise RefusedError("This set is not in your hands. Nothing was stored; the next one is below.")
+        if handout.nonce != sent.nonce:
+            raise RefusedError("The set was handed out anew, in another order, after that page was opened. Nothing was stored.")
+        read = project.instructions.filter(version=sent.version, readers=labeler).first()
+        if read is None:
+            raise RefusedError("Please read the instructions first. Nothing was stored.")
         now = timezone.now()
         if handout.expires_at <= now and _taken(handout.set, handout, now) >= project.overlap:
-            handout.delete()
             raise RefusedError(GONE)
-        answer = read_answer(raw, note, handout)
+        answer = read_answer(sent.answer, sent.note, handout)
         judgement = Judgement.objects.create(
             set=handout.set,
             labeler=labeler,
-            instructions=current_instructions(project),
+            instructions=read,
             ranks=answer.ranks,
             flagged=answer.flagged,
             shown_order=handout.shown_order,
@@ -97,7 +117,7 @@ def submit(project: Project, labeler: User, set_pk: int, raw: str, note: str) ->
             created_at=now,
         )
         handout.delete()
-    return judgement
+    return judgement, True
 
 
 def _taken(of: CompletionSet, but: Handout, now: Any) -> int:
@@ -108,3 +128,19 @@ def _taken(of: CompletionSet, but: Handout, now: Any) -> int:
 
 def current_instructions(project: Project) -> Instructions:
     return project.instructions.order_by("-version")[0]
+
+
+def write_instructions(project: Project, text: str, author: User, *, after: int) -> bool:
+    """Stores a new version, which labelers read before their next set. after: the version that was edited.
+
+    False, and nothing stored, when that is not the present one. A text that did not change is no new version.
+    """
+    with transaction.atomic():
+        project = Project.objects.select_for_update().get(pk=project.pk)
+        current = current_instructions(project)
+        if current.version != after:
+            return False
+        if text != current.text:
+            project.instructions.create(version=after + 1, text=text, author=author)
+            audit(author, f"wrote instructions, version {after + 1}", project.name)
+    return True

@@ -97,6 +97,7 @@ class Handout(models.Model):
     set = models.ForeignKey(CompletionSet, models.CASCADE, related_name="handouts")
     labeler = models.ForeignKey(User, models.CASCADE, related_name="handouts")
     shown_order = models.JSONField()  # completion ids
+    nonce = models.CharField(max_length=32)  # of this order: a page that shows an earlier one is told apart
     begun_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)
     skipped = models.BooleanField(default=False)
@@ -157,4 +158,5 @@ class AuditEntry(models.Model):
     at = models.DateTimeField(auto_now_add=True)
     who = models.CharField(max_length=150)  # a name and not a key: it outlives the person's account
     action = models.CharField(max_length=60)
+    subject = models.CharField(max_length=150, blank=True)  # the name of whom it was done to
     about = models.CharField(max_length=300, blank=True)

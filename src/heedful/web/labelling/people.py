@@ -6,6 +6,7 @@ is without them at once. Files that were exported before are marked stale.
 
 from __future__ import annotations
 
+from axes.models import AccessAttempt
 from django.contrib.sessions.models import Session
 from django.db import transaction
 
@@ -15,38 +16,41 @@ from heedful.web.labelling.models import AuditEntry, Export, Judgement, Project,
 DELETED = "a deleted labeler"
 
 
-def leave_out(project: Project, labeler: User, who: User) -> None:
-    """Of consensus, quality and exports; the judgements stay stored, and their places in the sets are free again."""
-    with transaction.atomic():
-        project.left_out.add(labeler)
-        project.exports.update(stale=True)
-        audit(who, f"left out {labeler.get_username()}", project.name)
+def count_in(project: Project, labeler: User, who: User, *, counted: bool) -> None:
+    """Counts a labeler's judgements or leaves them out of consensus, quality and exports; they stay stored either way.
 
-
-def take_back(project: Project, labeler: User, who: User) -> None:
+    Places in sets that they no longer take are free again.
+    """
     with transaction.atomic():
-        project.left_out.remove(labeler)
+        project = Project.objects.select_for_update().get(pk=project.pk)
+        if counted == (not project.left_out.filter(pk=labeler.pk).exists()):
+            return
+        if counted:
+            project.left_out.remove(labeler)
+        else:
+            project.left_out.add(labeler)
         project.exports.update(stale=True)
-        audit(who, f"took back in {labeler.get_username()}", project.name)
+        audit(who, "took back" if counted else "left out", project.name, subject=labeler.get_username())
 
 
 def delete(labeler: User, who: User) -> int:
-    """All that is known of a person: judgements, hand-outs, profile, sessions, the name in the log.
+    """All that is known of a person: judgements, hand-outs, profile, sessions, failed log-ins, the name wherever it stands.
 
     Returns how many judgements went.
     """
     name = labeler.get_username()
     with transaction.atomic():
-        judged = Project.objects.filter(sets__judgements__labeler=labeler).distinct()
-        Export.objects.filter(project__in=list(judged)).update(stale=True)
+        # As whoever submits or exports does, so that neither happens in the middle.
+        list(Project.objects.select_for_update().order_by("pk"))
+        Export.objects.filter(project__sets__judgements__labeler=labeler).update(stale=True)
+        Export.objects.filter(who=name).update(who=DELETED)
         count, _ = Judgement.objects.filter(labeler=labeler).delete()
         for session in Session.objects.all().iterator():
             if session.get_decoded().get("_auth_user_id") == str(labeler.pk):
                 session.delete()
+        AccessAttempt.objects.filter(username=name).delete()
         AuditEntry.objects.filter(who=name).update(who=DELETED)
-        for entry in AuditEntry.objects.filter(action__endswith=f" {name}"):
-            entry.action = entry.action.removesuffix(name) + DELETED
-            entry.save(update_fields=["action"])
+        AuditEntry.objects.filter(subject=name).update(subject=DELETED)
         labeler.delete()
         audit(who, f"deleted a labeler with {count} judgements")
     return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.contrib.auth import login
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -25,13 +26,20 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
     if found is None:
         return render(request, "labelling/no_invitation.html", status=410)
     if isinstance(request.user, User):  # whoever is in already joins with the account that they have
-        if request.method == "POST" and invitations.accept(token, request.user):
+        if request.method == "GET":
+            return render(request, "labelling/join.html", {"invitation": found})
+        if invitations.accept(token, request.user):
             return redirect("home")
-        return render(request, "labelling/join.html", {"invitation": found})
+        return render(request, "labelling/no_invitation.html", status=410)
     form = JoinForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         user = form.save(commit=False)
-        if not invitations.accept(token, user):
+        try:
+            accepted = invitations.accept(token, user)
+        except IntegrityError:  # somebody took the name since the form was checked
+            form.add_error("username", "Somebody has this name already.")
+            return render(request, "labelling/join.html", {"form": form, "invitation": found})
+        if not accepted:
             return render(request, "labelling/no_invitation.html", status=410)
         login(request, user, backend=BACKEND)
         return redirect("home")

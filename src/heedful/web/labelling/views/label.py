@@ -42,7 +42,9 @@ def instructions(request: HttpRequest, slug: str) -> HttpResponse:
     project, user = _project(request, slug), _user(request)
     current = judging.current_instructions(project)
     if request.method == "POST":
-        current.readers.add(user)
+        seen = project.instructions.filter(version=_number(request, "version")).first()
+        if seen is not None:  # the version that the page showed, which need not be the latest
+            seen.readers.add(user)
         return redirect("label", slug=slug)
     read = current.readers.filter(pk=user.pk).exists()
     shown = {"project": project, "html": as_html(current.text), "read": read, "version": current.version}
@@ -53,33 +55,52 @@ def instructions(request: HttpRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def label(request: HttpRequest, slug: str) -> HttpResponse:
     project, user = _project(request, slug), _user(request)
-    current = judging.current_instructions(project)
-    if not current.readers.filter(pk=user.pk).exists():
-        return redirect("instructions", slug=slug)
     if request.method == "POST":
         try:
-            judging.submit(project, user, _number(request), request.POST.get("answer", ""), request.POST.get("note", ""))
+            if not judging.submit(project, user, _sent(request))[1]:
+                messages.info(request, "This set had an answer of yours already; that one counts.")
         except judging.RefusedError as error:
             messages.error(request, str(error))
         return redirect("label", slug=slug)
+    current = judging.current_instructions(project)
+    if not current.readers.filter(pk=user.pk).exists():
+        return redirect("instructions", slug=slug)
     handout = assignment.next_handout(project, user)
     done = Judgement.objects.filter(set__project=project, labeler=user).count()
     if handout is None:
         return render(request, "labelling/done.html", {"project": project, "done": done})
-    return render(request, "labelling/label.html", _page(project, handout) | {"done": done, "html": as_html(current.text)})
+    return render(
+        request,
+        "labelling/label.html",
+        _page(project, handout) | {"done": done, "html": as_html(current.text), "version": current.version},
+    )
 
 
 @require_POST
 def skip(request: HttpRequest, slug: str) -> HttpResponse:
-    handout = Handout.objects.filter(set=_number(request), set__project=_project(request, slug), labeler=_user(request)).first()
+    handout = Handout.objects.filter(
+        set=_number(request, "set"), set__project=_project(request, slug), labeler=_user(request)
+    ).first()
     if handout is not None:
         assignment.skip(handout)
     return redirect("label", slug=slug)
 
 
-def _number(request: HttpRequest) -> int:
-    sent = request.POST.get("set", "")
-    return int(sent) if sent.isdecimal() and sent.isascii() and len(sent) < 18 else 0
+def _sent(request: HttpRequest) -> judging.Sent:
+    fields = request.POST
+    return judging.Sent(
+        _number(request, "set"),
+        fields.get("nonce", ""),
+        _number(request, "version"),
+        fields.get("answer", ""),
+        fields.get("note", ""),
+    )
+
+
+def _number(request: HttpRequest, name: str) -> int:
+    """0, which is the number of nothing, where the field holds no number."""
+    sent = request.POST.get(name, "")
+    return int(sent) if sent.isdecimal() and sent.isascii() and len(sent) < 10 else 0
 
 
 def _page(project: Project, handout: Handout) -> dict[str, object]:

@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -20,7 +21,7 @@ from heedful.errors import HeedfulError
 from heedful.feedback.consensus import consensus
 from heedful.feedback.labelers import agreement, labeler_quality
 from heedful.records import to_line
-from heedful.web.labelling import files, people
+from heedful.web.labelling import files, judging, people
 from heedful.web.labelling.assignment import standing
 from heedful.web.labelling.audit import audit
 from heedful.web.labelling.files import judgements_of
@@ -58,7 +59,11 @@ def projects(request: HttpRequest) -> HttpResponse:
         if created is not None:
             return redirect("project", slug=created.slug)
     listed = [(project, standing(project)) for project in Project.objects.order_by("name")]
-    return render(request, "labelling/projects.html", {"form": form, "listed": listed})
+    return render(
+        request,
+        "labelling/projects.html",
+        {"form": form, "listed": listed, "audit": AuditEntry.objects.filter(about="").order_by("-at")[:20]},
+    )
 
 
 @admin_only
@@ -72,7 +77,7 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
         "labelers": found.members.annotate(count=own).order_by("username"),
         "left_out": set(found.left_out.values_list("pk", flat=True)),
         "exports": found.exports.order_by("-at")[:5],
-        "open_invitations": found.invitations.filter(used_at=None).count(),
+        "open_invitations": found.invitations.filter(used_at=None, expires_at__gt=timezone.now()).count(),
         "audit": AuditEntry.objects.filter(about=found.name).order_by("-at")[:20],
     }
     return render(request, "labelling/project.html", shown)
@@ -92,9 +97,9 @@ def invite(request: HttpRequest, slug: str | None = None) -> HttpResponse:
 @require_POST
 def pause(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Project, slug=slug)
-    found.paused = not found.paused
-    found.save(update_fields=["paused"])
-    audit(_admin(request), "paused" if found.paused else "went on", found.name)
+    wanted = request.POST.get("paused") == "1"
+    if Project.objects.filter(pk=found.pk, paused=not wanted).update(paused=wanted):
+        audit(_admin(request), "paused" if wanted else "went on", found.name)
     return redirect("project", slug=slug)
 
 
@@ -103,14 +108,14 @@ def pause(request: HttpRequest, slug: str) -> HttpResponse:
 def edit_instructions(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Project, slug=slug)
     current = current_instructions(found)
-    form = InstructionsForm(request.POST if request.method == "POST" else None, initial={"text": current.text})
+    form = InstructionsForm(
+        request.POST if request.method == "POST" else None, initial={"text": current.text, "version": current.version}
+    )
     if request.method == "POST" and form.is_valid():
         text = form.cleaned_data["text"].replace("\r\n", "\n")
-        if text != current.text:
-            found.instructions.create(version=current.version + 1, text=text, author=_admin(request))
-            audit(_admin(request), f"wrote instructions, version {current.version + 1}", found.name)
-            messages.success(request, "Stored. Labelers read the new version before their next set.")
-        return redirect("project", slug=slug)
+        if judging.write_instructions(found, text, _admin(request), after=form.cleaned_data["version"]):
+            return redirect("project", slug=slug)
+        form.add_error(None, "Somebody else has stored another version meanwhile. Open this page anew and bring yours into it.")
     return render(request, "labelling/edit_instructions.html", {"project": found, "form": form, "version": current.version})
 
 
@@ -148,11 +153,10 @@ def export(request: HttpRequest, slug: str) -> HttpResponse:
 @admin_only
 @require_POST
 def leave_out(request: HttpRequest, slug: str, labeler: int) -> HttpResponse:
-    """Or take back in, whichever it is not."""
+    """Or take back: what the button says."""
     found = get_object_or_404(Project, slug=slug)
     person = get_object_or_404(User, pk=labeler)
-    change = people.take_back if found.left_out.filter(pk=labeler).exists() else people.leave_out
-    change(found, person, _admin(request))
+    people.count_in(found, person, _admin(request), counted=request.POST.get("counted") == "1")
     return redirect("project", slug=slug)
 
 

@@ -10,6 +10,8 @@ const note = document.getElementById("note");
 const help = document.getElementById("help");
 const draftKey = `heedful-draft-${page.dataset.draft}`;
 
+const KEPT_MS = 24 * 3600 * 1000; // drafts of other sets
+
 let state = { tiers: [], flagged: [], current: null };
 let past = [];
 let seconds = 0;
@@ -30,15 +32,17 @@ const acts = {
   tie(n) {
     if (tierOf(n) < 0) { takeOut(n); state.tiers.push([n]); }
     const at = tierOf(n);
-    if (at < 1) return;
-    const above = state.tiers[at - 1];
-    takeOut(n);
-    state.tiers[state.tiers.indexOf(state.tiers.find((tier) => tier[0] === above[0]))].push(n);
+    if (at < 1 || state.tiers[at].length > 1) return;
+    state.tiers.splice(at, 1);
+    state.tiers[at - 1].push(n);
   },
   move(n, rank) {
+    // The rank as it is shown now: taking one out may close a gap below it.
+    const shown = state.tiers[rank - 1];
+    if (shown?.includes(n)) return;
+    const mate = shown?.[0];
     takeOut(n);
-    const at = Math.min(rank, state.tiers.length + 1) - 1;
-    if (at < state.tiers.length) state.tiers[at].push(n);
+    if (shown) state.tiers[tierOf(mate)].push(n);
     else state.tiers.push([n]);
   },
   up(n) { shift(n, -1); },
@@ -65,6 +69,7 @@ function shift(n, by) {
 }
 
 function act(name, n, extra) {
+  if (page.classList.contains("warned")) return;
   const before = copy(state);
   acts[name](n, extra);
   state.current = n;
@@ -96,7 +101,7 @@ function show() {
 }
 
 function keep() {
-  try { localStorage.setItem(draftKey, JSON.stringify({ state, past, seconds, note: note.value })); } catch { /* a full or closed store */ }
+  try { localStorage.setItem(draftKey, JSON.stringify({ state, past, seconds, note: note.value, at: Date.now() })); } catch { /* a full or closed store */ }
 }
 
 function resume() {
@@ -108,13 +113,18 @@ function resume() {
 }
 
 function read() {
-  for (const key of Object.keys(localStorage)) if (key.startsWith("heedful-draft-") && key !== draftKey) localStorage.removeItem(key);
+  for (const key of Object.keys(localStorage)) {
+    if (!key.startsWith("heedful-draft-") || key === draftKey) continue;
+    if (!(Date.now() - JSON.parse(localStorage.getItem(key)).at < KEPT_MS)) localStorage.removeItem(key);
+  }
   return JSON.parse(localStorage.getItem(draftKey) || "null");
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || help.open || event.target === note || page.classList.contains("warned")) return;
-  const key = event.key.toUpperCase();
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open || event.target === note) return;
+  // On other keyboards than Latin ones, the letter that is printed in the same place.
+  const key = /^[\x20-\x7e]+$/.test(event.key) ? event.key.toUpperCase() : event.code.replace(/^(Key|Digit)/, "");
+  if (event.repeat && key !== "U") return;
   const n = letters.indexOf(key);
   const focused = document.activeElement.closest?.(".card");
   const current = state.current ?? (focused ? Number(focused.dataset.number) : null);
@@ -126,6 +136,8 @@ document.addEventListener("keydown", (event) => {
   else if (key === "ENTER" && !event.target.closest("button, a, summary")) { if (complete()) form.requestSubmit(document.getElementById("submit")); }
   else return;
   event.preventDefault();
+  // Where the eye is, the focus is: whoever comes back from another window goes on with the same card.
+  if (state.current !== null && key !== "ENTER") cards[state.current].focus({ preventScroll: true });
 });
 
 for (const card of cards) {
@@ -134,22 +146,28 @@ for (const card of cards) {
     if (button) act(button.dataset.do, Number(card.dataset.number));
     if (button && event.detail) button.blur(); // after the mouse, Enter sends and does not press the button again
   });
-  card.addEventListener("focus", () => { state.current = Number(card.dataset.number); show(); });
+  card.addEventListener("focusin", () => { state.current = Number(card.dataset.number); show(); });
 }
-document.getElementById("undo").addEventListener("click", undo);
+document.getElementById("undo").addEventListener("click", (event) => {
+  undo();
+  if (event.detail) event.currentTarget.blur();
+});
 document.getElementById("open-help").addEventListener("click", () => help.showModal());
 help.addEventListener("close", () => document.activeElement.blur());
 document.getElementById("dim")?.addEventListener("click", (event) => {
   event.target.setAttribute("aria-pressed", String(page.classList.toggle("dim")));
 });
-document.getElementById("reveal")?.addEventListener("click", () => page.classList.remove("warned"));
+document.getElementById("reveal")?.addEventListener("click", () => {
+  page.classList.remove("warned");
+  for (const hidden of page.querySelectorAll("[inert]")) hidden.inert = false;
+});
 note.addEventListener("input", keep);
 setInterval(() => { if (document.visibilityState === "visible") seconds += 0.25; }, 250);
 addEventListener("pagehide", keep);
 
 let sent = false;
 form.addEventListener("submit", (event) => {
-  if (event.submitter?.formAction.endsWith("/skip/")) return;
+  if (event.submitter?.hasAttribute("formaction")) return;
   if (sent || !complete()) { event.preventDefault(); return; }
   sent = true;
   form.elements.answer.value = JSON.stringify({ tiers: state.tiers, flagged: state.flagged, seconds });
