@@ -508,6 +508,10 @@ def test_two_groups_by_hand() -> None:
     grid = len(clickers.LOG_GRID_G)
     apart = clickers._two_groups(np.array([-500.0] * 9 + [0.0]), np.array([[0.0] * grid] * 9 + [[-500.0] * grid]))
     assert apart == pytest.approx([0.0] * 9 + [1.0], abs=1e-9)
+    # One reader is unlike thousands of others, but less like a clicker still: no clicker and no NaN.
+    readers = np.full((3_000, grid), -9_000.0)
+    readers[1:, grid // 2] = readers[0, 0] = 0.0
+    assert clickers._two_groups(np.full(3_000, -9_000.0), readers).max() < 1e-9
     # Nothing to go by: the share stays at the prior's tenth.
     assert clickers._two_groups(np.zeros(4), np.zeros((4, grid))) == pytest.approx(0.1)
 

@@ -139,8 +139,8 @@ def with_clickers(real: Real, seed: int) -> tuple[Comparisons, np.ndarray[Any, A
 def test_random_clickers_are_found(real: Real) -> None:
     """Precision and recall over five draws together, of people with 30 votes or more: some 27 clickers and 240 others a draw.
 
-    Of those accused wrongly nearly all are the same three people in every draw, whose real votes agree with the others' scores
-    as well as chance would; two of them are accused with nobody's votes replaced.
+    Those accused wrongly are the same three people in every draw, whose real votes agree with the others' scores about as well
+    as chance would; two of them are accused with nobody's votes replaced.
     """
     hits = accused = clickers = 0
     for seed in SEEDS:

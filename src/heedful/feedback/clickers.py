@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from heedful.feedback.bradley_terry import (
     DIFFERENCE_N,
@@ -128,17 +129,16 @@ def _two_groups(random_L: Floats, reader_LG: Floats) -> Floats:
 
     The priors are worth one labeler, of whom a tenth clicks at random, and two readers with log alpha 0 and deviation 0.5.
     """
-    best_L = np.maximum(random_L, reader_LG.max(axis=1, initial=-np.inf))
-    random_L, reader_LG = np.exp(random_L - best_L), np.exp(reader_LG - best_L[:, None])
     share, mean, variance = 0.1, 0.0, 0.25
     clicker_L = np.zeros(len(random_L))
     for _ in range(NUM_ROUNDS):
-        weight_G = np.exp(-((LOG_GRID_G - mean) ** 2) / (2 * variance))
-        joint_LG = (1 - share) * reader_LG * weight_G / weight_G.sum()
-        total_L = share * random_L + joint_LG.sum(axis=1)
-        clicker_L = share * random_L / total_L
-        reader_G = (joint_LG / total_L[:, None]).sum(axis=0)
+        log_weight_G = -((LOG_GRID_G - mean) ** 2) / (2 * variance)
+        log_weight_G -= special.logsumexp(log_weight_G)
+        log_clicker_L, log_reader_LG = np.log(share) + random_L, np.log(1 - share) + reader_LG + log_weight_G
+        log_total_L = np.logaddexp(log_clicker_L, special.logsumexp(log_reader_LG, axis=1))
+        clicker_L = np.exp(log_clicker_L - log_total_L)
+        reader_G = np.exp(log_reader_LG - log_total_L[:, None]).sum(axis=0)
         share = (clicker_L.sum() + 0.1) / (len(clicker_L) + 1)
         mean = reader_G @ LOG_GRID_G / (reader_G.sum() + 2)
         variance = (reader_G @ (LOG_GRID_G - mean) ** 2 + 2 * 0.25) / (reader_G.sum() + 2)
-    return clicker_L
+    return np.asarray(clicker_L, dtype=np.float64)
