@@ -1,100 +1,207 @@
-"""How long the consensus over labelers takes, and how surely it finds those who click at random, on real votes.
+"""What the consensus over labelers is worth and what it takes: time, memory, agreement with gold, random clickers, known truth.
 
-    python benchmarks/consensus.py --data FOLDER [--clickers SEEDS]
+    python benchmarks/consensus.py --data FOLDER [--seeds 5]
 
-FOLDER holds ukpconvarg1/votes.jsonl.gz, 58,843 votes of 3,759 people. Prints a Markdown table of the time that a fit takes and
-of the peak memory of the process, each size in a process of its own. With --clickers instead: a tenth of the people's
-votes replaced by random ones, as many times as there are seeds; precision and recall among those with 30 votes or more.
+FOLDER holds ukpconvarg1/votes.jsonl.gz, 58,843 votes of 3,759 people on which of two arguments is the more convincing. Prints
+the tables of docs/consensus.md in Markdown. Times and memory are of one size each in a process of its own; run it alone. Needs
+crowd-kit, with which the other methods are computed. The tests of the same figures share tests/support/ukpconvarg1.py and
+tests/support/ranking_crowd.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from heedful.feedback.bradley_terry import Comparisons, fit
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from ranking_crowd import METHODS, OF_RANKINGS, Crowd, accuracy, crowd, id_of, judgements_of, prompt_of
+from ukpconvarg1 import Real, dawid_skene, majorities, read, with_clickers
+
+from heedful.feedback.bradley_terry import fit, settle
 from heedful.feedback.clickers import random_clickers
+from heedful.feedback.labelers import labeler_quality
+from heedful.feedback.settlement import settle_into
+from heedful.records import Completion, Message, Prompt, Sampling
 
-SIZES = (15_000, 30_000, 60_000)  # the last is cut to all there are
-OUTCOME = {"a1": 1, "equal": 0, "a2": -1}
-
-
-def read(data: Path, num_votes: int) -> Comparisons:
-    """Some of the votes, drawn at random; items and labelers are those of these votes."""
-    with gzip.open(data / "ukpconvarg1" / "votes.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
-    picked = np.sort(np.random.default_rng(0).permutation(len(rows))[:num_votes])
-    rows = [rows[k] for k in picked]
-    items = {name: k for k, name in enumerate(sorted({row[side] for row in rows for side in "ab"}))}
-    people = {name: k for k, name in enumerate(sorted({row["labeler"] for row in rows}))}
-    columns = [(items[row["a"]], items[row["b"]], people[row["labeler"]], OUTCOME[row["value"]]) for row in rows]
-    a, b, labeler, outcome = np.array(columns).T
-    return Comparisons(a, b, labeler, outcome, len(items), len(people))
+SIZES = (15_000, 30_000, 60_000)  # of the real votes, where the last is cut to all there are
+CROWDS = (90, 500, 1_000, 2_000)  # prompts of 30 votes
+NUM_RESAMPLES = 2_000
+SYNTHETIC_SEEDS = range(8)
 
 
-def measure(data: Path, num_votes: int) -> None:
-    """One line of the table."""
-    votes = read(data, num_votes)
+def heading(title: str, *columns: str) -> None:
+    print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
     began = time.perf_counter()
-    fit(votes)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    print(
-        f"| {len(votes.outcome_C):,} | {votes.num_items:,} | {votes.num_labelers:,} | {seconds:.1f} | {peak:.2f} |", flush=True
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def measure_votes(data: Path, num_votes: int) -> None:
+    """One line of the first table."""
+    votes = read(data, num_votes).votes
+    fitting, model = seconds_of(lambda: fit(votes))
+    settling, _ = seconds_of(lambda: settle(model, votes))
+    peak = peak_gb()
+    clicking, _ = seconds_of(lambda: random_clickers(votes))
+    size = (f"{len(votes.outcome_C):,}", f"{votes.num_items:,}", f"{votes.num_labelers:,}")
+    row(*size, f"{fitting:.1f}", f"{settling:.2f}", f"{peak:.2f}", f"{clicking:.1f}", f"{peak_gb():.2f}")
+
+
+def measure_records(num_prompts: int) -> None:
+    """One line of the second table: everything that `heedful consensus` does between reading and writing files."""
+    made = judgements_of(crowd(0, num_prompts=num_prompts, num_clickers=2))
+    sampling = Sampling(temperature=1, top_p=1, seed=0, max_new_tokens=40)
+    ids = [(prompt_of(item), id_of(item)) for item in range(4 * num_prompts)]
+    question = (Message(role="user", content="Which one?"),)
+    prompts = [Prompt(id=id_, messages=question) for id_ in sorted({prompt_id for prompt_id, _ in ids})]
+    completions = [
+        Completion(id=id_, prompt_id=prompt_id, text=f"Answer {id_}.", model="m", finish="stop", sampling=sampling)
+        for prompt_id, id_ in ids
+    ]
+    judging, _ = seconds_of(lambda: labeler_quality(made))
+    with tempfile.TemporaryDirectory() as folder:
+        whole, _ = seconds_of(lambda: settle_into(Path(folder), prompts, completions, made))
+    votes = sum(len(judgement.ranks) * (len(judgement.ranks) - 1) // 2 for judgement in made)
+    row(f"{len(made):,}", f"{votes:,}", f"{judging:.1f}", f"{whole:.1f}", f"{peak_gb():.2f}")
+
+
+def times(data: Path) -> None:
+    def alone(option: str, size: int) -> None:
+        subprocess.run([sys.executable, __file__, "--data", str(data), option, str(size)], check=True)
+
+    heading(
+        "Time and memory on UKPConvArg1's votes:",
+        *("votes", "items", "labelers", "fit, s", "settle, s", "peak, GB", "random clickers, s", "peak, GB"),
     )
-
-
-def count(data: Path, seed: int) -> tuple[int, int, int]:
-    """How many of the accused click at random, how many are accused, how many click at random."""
-    votes = read(data, SIZES[-1])
-    chance = np.random.default_rng(seed)
-    clicks_L = np.zeros(votes.num_labelers, dtype=bool)
-    clicks_L[chance.permutation(votes.num_labelers)[: votes.num_labelers // 10]] = True
-    drawn = chance.integers(-1, 2, len(votes.outcome_C))
-    mixed = replace(votes, outcome_C=np.where(clicks_L[votes.labeler_C], drawn, votes.outcome_C))
-    listed = random_clickers(mixed)
-    accused = [entry for entry in listed if entry.suspect]
-    return (
-        sum(bool(clicks_L[entry.labeler]) for entry in accused),
-        len(accused),
-        int(clicks_L[[e.labeler for e in listed]].sum()),
+    for size in SIZES:
+        alone("--votes", size)
+    heading(
+        "Time and memory of rankings of four completions, five of 20 simulated labelers a prompt:",
+        *("judgements", "votes", "labelers' quality, s", "`heedful consensus`, s", "peak, GB"),
     )
+    for num_prompts in CROWDS:
+        alone("--prompts", num_prompts)
 
 
-def line(name: str, hits: int, accused: int, clickers: int) -> None:
-    print(f"| {name} | {clickers} | {accused} | {hits / max(accused, 1):.3f} | {hits / max(clickers, 1):.3f} |", flush=True)
+def interval(differences: np.ndarray[Any, Any]) -> str:
+    """Mean and 95% bootstrap interval, in points."""
+    chance = np.random.default_rng(0)
+    n = len(differences)
+    means = [differences[chance.integers(n, size=n)].mean() for _ in range(NUM_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{100 * differences.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def settled(real: Real) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+    """For each method whether it agrees with gold, pair by pair; and the share of pairs that our scores alone put in order."""
+    model = fit(real.votes)
+    rights = {"heedful": real.right(settle(model, real.votes)[1])} | majorities(real)
+    return rights | {"Dawid and Skene by crowd-kit": dawid_skene(real)}, real.in_order(model)
+
+
+def gold(rights: dict[str, np.ndarray[Any, Any]]) -> None:
+    num_pairs = len(rights["heedful"])
+    heading(
+        f"Agreement with gold on {num_pairs:,} pairs, and heedful's lead in points with its 95% interval over pairs:",
+        *("method", "agreement", "heedful's lead"),
+    )
+    for name, right in rights.items():
+        row(name, f"{right.mean():.4f}", "" if name == "heedful" else interval(rights["heedful"] - right))
+
+
+def clicked(real: Real, clean: dict[str, np.ndarray[Any, Any]], in_order: float, num_seeds: int) -> None:
+    """The votes of a tenth of the people replaced by random ones."""
+    losses: dict[str, list[float]] = {name: [] for name in ("heedful, scores alone on decided pairs", *clean)}
+    lines = []
+    total = np.zeros(3, dtype=int)
+    for seed in range(num_seeds):
+        mixed, clicks_L = with_clickers(real, seed)
+        rights, mixed_in_order = settled(mixed)
+        losses["heedful, scores alone on decided pairs"].append(100 * (in_order - mixed_in_order))
+        for name, right in rights.items():
+            losses[name].append(100 * float(clean[name].mean() - right.mean()))
+        listed = random_clickers(mixed.votes)
+        accused = [entry for entry in listed if entry.suspect]
+        hits = sum(bool(clicks_L[entry.labeler]) for entry in accused)
+        counts = np.array([hits, len(accused), sum(bool(clicks_L[entry.labeler]) for entry in listed)])
+        total += counts
+        lines.append((str(seed), *counts.tolist()))
+    heading(
+        f"Points of agreement with gold lost to a tenth of random clickers, {num_seeds} draws:",
+        *("method", "mean", "least", "most"),
+    )
+    for name, found in losses.items():
+        row(name, *(f"{value:.2f}" for value in (np.mean(found), min(found), max(found))))
+    heading(
+        "Those of them with 30 votes or more, found by the random-click test:",
+        *("draw", "clickers", "accused", "precision", "recall"),
+    )
+    for name, hits, accused_, clickers in [*lines, ("all", *total.tolist())]:
+        row(name, str(clickers), str(accused_), f"{hits / max(accused_, 1):.3f}", f"{hits / max(clickers, 1):.3f}")
+
+
+def truth() -> None:
+    """Rankings of items with known worth, by labelers of known skill."""
+    for level in (0.0, 0.4):
+        methods = METHODS | (OF_RANKINGS if level == 0 else {})
+        crowds = {k: [crowd(seed, level=level, num_clickers=k) for seed in SYNTHETIC_SEEDS] for k in (0, 2)}
+        found = {name: {k: _accuracies(method, crowds[k]) for k in crowds} for name, method in methods.items()}
+        ours = found["scores"][0]
+        kind = "without ties" if level == 0 else "with ties"
+        heading(
+            f"Pairs in the true order, a tie being half right; rankings {kind}, mean of {len(crowds[0])} crowds:",
+            *("method", "accuracy", "lead of scores, mean", "least", "most", "lost to 2 random clickers of 20"),
+        )
+        for name, own in found.items():
+            leads = 100 * (ours - own[0])
+            shown = ("", "", "") if name == "scores" else tuple(f"{x:+.2f}" for x in (leads.mean(), leads.min(), leads.max()))
+            row(name, f"{own[0].mean():.4f}", *shown, f"{100 * (own[0] - own[2]).mean():.2f}")
+
+
+def _accuracies(method: Callable[[Crowd], Any], crowds: Sequence[Crowd]) -> np.ndarray[Any, Any]:
+    return np.array([accuracy(found, method(found)) for found in crowds])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of real data")
-    parser.add_argument("--clickers", type=int, default=0, metavar="SEEDS", help="find random clickers under so many seeds")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of random clickers")
     parser.add_argument("--votes", type=int, help=argparse.SUPPRESS)  # one size, in this process
+    parser.add_argument("--prompts", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.votes:
-        measure(arguments.data, arguments.votes)
-    elif arguments.clickers:
-        print("| seed | clickers | accused | precision | recall |\n|---|---|---|---|---|", flush=True)
-        counts = np.zeros(3, dtype=int)
-        for seed in range(arguments.clickers):
-            found = count(arguments.data, seed)
-            counts += found
-            line(str(seed), *found)
-        line("all", *counts.tolist())
+        measure_votes(arguments.data, arguments.votes)
+    elif arguments.prompts:
+        measure_records(arguments.prompts)
     else:
-        print("| votes | items | labelers | seconds | peak memory, GB |\n|---|---|---|---|---|", flush=True)
-        for size in SIZES:
-            own = [sys.executable, __file__, "--data", str(arguments.data), "--votes", str(size)]
-            subprocess.run(own, check=True)
+        times(arguments.data)
+        real = read(arguments.data)
+        clean, in_order = settled(real)
+        gold(clean)
+        print(f"\nOf pairs that gold decides, heedful's scores alone put {in_order:.4f} in gold's order.", flush=True)
+        clicked(real, clean, in_order, arguments.seeds)
+        truth()
 
 
 if __name__ == "__main__":

@@ -129,12 +129,22 @@ class Preference(Record):
 
 
 class LabelerQuality(Record):
-    """What leave-one-out agreement says of one labeler.
+    """What is known of one labeler; None where there is too little to tell. `docs/consensus.md` explains each field.
 
-    agreement: share of decided pairs on which the labeler and the others' consensus agree, None without such pairs.
-    z: of Kendall's S summed over prompts, against "clicks at random"; large is evidence of skill. p: that a labeler as good as
-    the others agrees this little; small is evidence of carelessness. q: p after Benjamini-Hochberg over the labelers.
-    reliability: mean tau with the others' consensus, 0 to 1. None where there are too few prompts to tell.
+    Leave one out. agreement: share of decided pairs on which the labeler and the others' consensus agree. z: of Kendall's S
+    summed over prompts, against "clicks at random"; large is evidence of skill. p: that a labeler as good as the others agrees
+    this little; small is evidence of carelessness. q: p after Benjamini-Hochberg over the labelers. suspect: q below 0.05.
+    reliability: mean tau with the others' consensus, 0 to 1.
+
+    Over all prompts, by Bradley and Terry. discrimination: 1 for a typical labeler, near 0 for clicks at random and for who
+    turns the scale round. bradley_terry_reliability: expected tau with the true order, 0 to 1. random_click_probability: for
+    those with 30 votes or more.
+
+    Habits. self_consistency: share of num_repeated_pairs, of sets judged twice, decided alike, with its 95% interval.
+    position_lean: 1 for ranks exactly as shown, 0 for none, -1 the other way round; position_q: of its test. median_seconds: a
+    judgement; seconds_ratio: to the others' on the same prompts; too_fast_share: of judgements too fast to have read.
+
+    verdict: in words; reasons: why, with figures. Nothing follows from them by itself.
     """
 
     labeler: NonEmpty
@@ -146,6 +156,19 @@ class LabelerQuality(Record):
     q: float | None
     suspect: bool
     verdict: str
+    reasons: Several[str] = ()
+    discrimination: float | None = None
+    bradley_terry_reliability: float | None = None
+    random_click_probability: float | None = None
+    self_consistency: float | None = None
+    self_consistency_low: float | None = None
+    self_consistency_high: float | None = None
+    num_repeated_pairs: int = 0
+    position_lean: float | None = None
+    position_q: float | None = None
+    median_seconds: float | None = None
+    seconds_ratio: float | None = None
+    too_fast_share: float | None = None
 
 
 def to_line(record: BaseModel) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranking_crowd import accuracy, by_dawid_skene, by_majority, by_scores, crowd
 from scipy import optimize, stats
 
 from heedful.errors import DataError
@@ -363,72 +364,11 @@ def test_reliability_is_the_expected_tau() -> None:
         assert reliability == pytest.approx(tau, abs=0.01)  # 4 deviations of the mean of 200,000
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """Simulated labelers: their votes, the true scores of the items, and each one's noise."""
-
-    votes: Comparisons
-    truth: np.ndarray[Any, Any]
-    noise: np.ndarray[Any, Any]
-
-
-def crowd(seed: int, *, num_clickers: int = 0, level: float = 0.0, highest: float = 4.0, num_prompts: int = 200) -> Crowd:
-    """20 labelers rank four completions, five of them a prompt, with noise from 0.3 to `highest` deviations of the truth.
-
-    Clickers take the place of labelers drawn by lot; all others see and rank the same with or without them.
-    """
-    chance, num_labelers, num_items = np.random.default_rng(seed), 20, 4
-    noise = np.exp(chance.uniform(math.log(0.3), math.log(highest), num_labelers))
-    clickers = chance.permutation(num_labelers)[:num_clickers]
-    truth = chance.normal(size=(num_prompts, num_items))
-    columns: list[tuple[int, int, int, int]] = []
-    for prompt in range(num_prompts):
-        for labeler in chance.choice(num_labelers, 5, replace=False):
-            drawn = chance.normal(size=num_items)
-            seen = drawn if labeler in clickers else truth[prompt] + noise[labeler] * drawn
-            for i in range(num_items):
-                for j in range(i + 1, num_items):
-                    outcome = 0 if abs(seen[i] - seen[j]) < level else int(np.sign(seen[i] - seen[j]))
-                    columns.append((prompt * num_items + i, prompt * num_items + j, int(labeler), outcome))
-    a, b, labeler_C, outcome_C = np.array(columns).T
-    noise[clickers] = math.inf
-    return Crowd(Comparisons(a, b, labeler_C, outcome_C, truth.size, num_labelers), truth.ravel(), noise)
-
-
-def accuracy(found: Crowd, lean_P: np.ndarray[Any, Any]) -> float:
-    """Share of the compared pairs whose order is right, a tie counting half. lean_P: above 0 for the first one better."""
-    a_P, b_P, _, _ = found.votes.pairs
-    right = np.sign(lean_P) * np.sign(found.truth[a_P] - found.truth[b_P])
-    return float(np.mean((right + 1) / 2))
-
-
-def by_bradley_terry(found: Crowd) -> np.ndarray[Any, Any]:
-    a_P, b_P, _, _ = found.votes.pairs
-    return np.asarray(fit(found.votes).difference(a_P, b_P)[0])
-
-
-def by_majority(found: Crowd) -> np.ndarray[Any, Any]:
-    _, _, pair_C, outcome_C = found.votes.pairs
-    return np.bincount(pair_C, outcome_C)
-
-
-def by_dawid_skene(found: Crowd) -> np.ndarray[Any, Any]:
-    """crowd-kit's, the pairs its tasks and the outcomes its classes."""
-    import pandas as pd
-    from crowdkit.aggregation import DawidSkene
-
-    _, _, pair_C, outcome_C = found.votes.pairs
-    table = pd.DataFrame({"task": pair_C, "worker": found.votes.labeler_C, "label": outcome_C})
-    shares = DawidSkene(n_iter=100).fit_predict_proba(table).sort_index()
-    lean = (shares[1] - shares[-1]).to_numpy()
-    return np.where(np.abs(lean) < ROUNDING, 0, lean)
-
-
 @pytest.mark.parametrize("level", [0.0, 0.4])
 def test_recovery_beats_majority_and_dawid_skene(level: float) -> None:
     crowds = [crowd(seed, level=level) for seed in SEEDS]
     ours, majority, dawid_skene = (
-        fmean(accuracy(found, method(found)) for found in crowds) for method in (by_bradley_terry, by_majority, by_dawid_skene)
+        fmean(accuracy(found, method(found)) for found in crowds) for method in (by_scores, by_majority, by_dawid_skene)
     )
     assert ours > dawid_skene > majority
     assert ours > majority + 0.01
@@ -437,7 +377,7 @@ def test_recovery_beats_majority_and_dawid_skene(level: float) -> None:
 @pytest.mark.parametrize("highest", [1.5, 4.0])
 def test_a_tenth_of_random_clickers_costs_less_than_a_point(highest: float) -> None:
     clean, mixed = (
-        fmean(accuracy(found, by_bradley_terry(found)) for found in crowds)
+        fmean(accuracy(found, by_scores(found)) for found in crowds)
         for crowds in ([crowd(seed, level=0.4, highest=highest, num_clickers=k) for seed in SEEDS] for k in (0, 2))
     )
     assert clean - mixed < 0.01
@@ -448,7 +388,7 @@ def test_random_clickers_cost_no_more_than_never_having_asked_them() -> None:
     mixed, without = [], []
     for seed in SEEDS:
         found = crowd(seed, num_clickers=2)
-        mixed.append(accuracy(found, by_bradley_terry(found)))
+        mixed.append(accuracy(found, by_scores(found)))
         keep_C = np.isfinite(found.noise)[found.votes.labeler_C]
         columns = (found.votes.item_a_C, found.votes.item_b_C, found.votes.labeler_C, found.votes.outcome_C)
         a, b, labeler, outcome = (column[keep_C] for column in columns)

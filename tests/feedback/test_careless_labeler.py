@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 
 from heedful.feedback.consensus import consensus
-from heedful.feedback.labelers import LEVEL, labeler_quality
+from heedful.feedback.labelers import labeler_quality
+from heedful.feedback.leave_one_out import LEVEL, leave_one_out
 from heedful.feedback.pairs import preferences
 from heedful.feedback.rubric import score
 from heedful.feedback.simulated import simulate
@@ -80,24 +81,24 @@ def test_the_texts_are_as_hard_to_tell_apart_as_real_ones() -> None:
     assert 0.05 < sum(within) / len(within) < 0.2  # about the labelers' noise, so that careful ones differ too
 
 
-def found(seed: int, **options: float) -> tuple[list[str], list[str]]:
+def outcome(seed: int, **options: float) -> tuple[list[str], list[str]]:
     """Careless labelers missed, careful ones accused."""
     judgements = simulate(*data(seed), seed=seed, created_at=WHEN, **options)  # type: ignore[arg-type]
-    qualities = labeler_quality(judgements)
-    careful = len(qualities) - int(options.get("num_careless", 1))
-    missed = [q.labeler for q in qualities[careful:] if not (q.suspect and q.q is not None and q.q < LEVEL)]
-    return missed, [q.labeler for q in qualities[:careful] if q.suspect]
+    found = list(leave_one_out(judgements).items())
+    careful = len(found) - int(options.get("num_careless", 1))
+    missed = [name for name, own in found[careful:] if not (own.suspect and own.q is not None and own.q < LEVEL)]
+    return missed, [name for name, own in found[:careful] if own.suspect]
 
 
 @pytest.mark.parametrize("noise", [0.04, 0.08])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_careless_labeler_is_found_and_no_careful_one(seed: int, noise: float) -> None:
-    assert found(seed, noise=noise) == ([], [])
+    assert outcome(seed, noise=noise) == ([], [])
 
 
 @pytest.mark.parametrize("options", [{"num_labelers": 3}, {"noise": 0.15}, {"num_labelers": 5, "num_careless": 2}])
 def test_harder_cases_miss_seldom_and_accuse_no_careful_one(options: dict[str, float]) -> None:
-    outcomes = [found(seed, **options) for seed in range(10)]
+    outcomes = [outcome(seed, **options) for seed in range(10)]
     assert [accused for _, accused in outcomes] == [[]] * 10
     assert sum(bool(missed) for missed, _ in outcomes) <= 2
 

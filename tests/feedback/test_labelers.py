@@ -14,13 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from heedful.feedback.labelers import (
-    _lower_than_others,
-    kendall_s,
-    kendall_variance,
-    labeler_quality,
-    tau,
-)
+from heedful.feedback.kendall import kendall_s, kendall_variance, tau
+from heedful.feedback.labelers import labeler_quality
+from heedful.feedback.leave_one_out import _lower_than_others, leave_one_out
 from heedful.records import Judgement, LabelerQuality
 
 RANKS = st.integers(2, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(1, n), min_size=n, max_size=n) for _ in range(2)]))
@@ -138,23 +134,22 @@ def test_p_is_the_share_of_assignments_that_are_as_low() -> None:
     """Against all 3^8 ways to give the labeler one of the values of each prompt, counted one by one."""
     chance = random.Random(1)
     values = [chance.choice([-1.0, -1 / 3, 0.0, 1 / 3, 1.0]) for _ in range(24)]
-    tau_of = {name: {f"p{i}": values[3 * i + k] for i in range(8)} for k, name in enumerate("abc")}
+    taus = [{name: values[3 * i + k] for k, name in enumerate("abc")} for i in range(8)]
     for name in "abc":
-        rows = [[tau_of[other][f"p{i}"] for other in (name, *sorted(set("abc") - {name}))] for i in range(8)]
+        rows = [[found[other] for other in (name, *sorted(set("abc") - {name}))] for found in taus]
 
         def lower(picks: tuple[int, ...], rows: list[list[float]] = rows) -> float:
             return sum(row[k] - (sum(row) - row[k]) / 2 for row, k in zip(rows, picks, strict=True))
 
         observed = lower((0,) * 8)
         exact = sum(lower(picks) <= observed + 1e-9 for picks in product(range(3), repeat=8)) / 3**8
-        found = _lower_than_others(name, tau_of)
-        assert found == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 2e-4)
+        assert _lower_than_others(name, taus) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 2e-4)
 
 
 def test_prompts_with_one_other_labeler_do_not_count() -> None:
-    full = {f"p{i}": 1.0 for i in range(8)}
-    assert _lower_than_others("a", {"a": full, "b": full, "c": full}) == 1.0
-    assert _lower_than_others("a", {"a": full, "b": full, "c": {"p0": 1.0}}) is None
+    full = dict.fromkeys("abc", 1.0)
+    assert _lower_than_others("a", [full] * 8) == 1.0
+    assert _lower_than_others("a", [full, *[dict.fromkeys("ab", 1.0)] * 7]) is None
 
 
 def test_a_random_clicker_among_careful_ones_is_found_and_named() -> None:
@@ -194,7 +189,7 @@ def test_calling_everything_level_is_no_agreement() -> None:
 def test_equally_skilled_labelers_are_seldom_suspect() -> None:
     """Of 80 crowds without a careless labeler at most 5% may hold a suspect, give or take chance."""
     noises = dict.fromkeys("abcd", 0.7)
-    alarms = sum(any(q.suspect for q in labeler_quality(crowd(noises, 20, seed))) for seed in range(80))
+    alarms = sum(any(own.suspect for own in leave_one_out(crowd(noises, 20, seed)).values()) for seed in range(80))
     assert alarms <= 9  # binomial(80, 0.05) exceeds 9 once in 150 times; the seeds are fixed
 
 
@@ -240,7 +235,10 @@ def test_a_labelers_later_judgement_counts() -> None:
         j.model_copy(update={"id": "old", "ranks": {i: 9 - r for i, r in j.ranks.items()}, "created_at": "2025-01-01"})
         for j in judgements
     ]
-    assert labeler_quality(turned + judgements) == labeler_quality(judgements)
+    assert leave_one_out(turned + judgements) == leave_one_out(judgements)
+    for both, last in zip(labeler_quality(turned + judgements), labeler_quality(judgements), strict=True):
+        assert (both.self_consistency, last.self_consistency) == (0.0, None)  # the rest is said of the later ones
+        assert (both.discrimination, both.random_click_probability) == (last.discrimination, last.random_click_probability)
 
 
 def test_weights_reach_the_others_consensus() -> None:

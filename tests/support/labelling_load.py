@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx2
 from labelled_project import SAMPLING
@@ -35,10 +36,10 @@ def prepare(num_sets: int, num_labelers: int, *, overlap: int = 3) -> list[str]:
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
 
-    from heedful.web.labelling.files import create_project
+    from heedful.web.labelling.files import Task, create_project
     from heedful.web.labelling.models import User
 
-    project = create_project(PROJECT, *material(num_sets), criterion="helpfulness", overlap=overlap)
+    project = create_project(PROJECT, *material(num_sets), Task(overlap=overlap))
     sessions = []
     for i in range(num_labelers):
         user = User.objects.create(username=f"labeler-{i}", password="!")  # no password opens it
@@ -105,22 +106,34 @@ class Load:
         for thread in threads:
             thread.join()
 
+    @staticmethod
+    def _ranks(row: Any, tiers: list[list[int]]) -> dict[str, int]:
+        """Of what the page sent."""
+        from heedful.web.labelling.shared_text import groups
+
+        shown = groups(row.set.completions, row.shown_order)
+        return {id_: rank for rank, tier in enumerate(tiers, start=1) for n in tier for id_ in shown[n]}
+
     def lost_doubled_or_too_many(self) -> list[str]:
         """What the database does not hold of what was acknowledged, or holds too often."""
-        from heedful.web.labelling.judging import groups
         from heedful.web.labelling.models import Judgement
 
-        rows = {(row.labeler.username, row.set.pk): row for row in Judgement.objects.select_related("set", "labeler")}
+        first = Judgement.objects.filter(repeat=False)
+        rows = {(row.labeler.username, row.set.pk): row for row in first.select_related("set", "labeler")}
+        again = {
+            (row.labeler.username, row.set.pk): row
+            for row in Judgement.objects.filter(repeat=True).select_related("set", "labeler")
+        }
         found = []
-        if len(rows) != Judgement.objects.count():
+        if len(rows) + len(again) != Judgement.objects.count():
             found.append("a labeler's judgement of a set is there twice")
+        if len(rows) + len(again) < len(self.acknowledged):
+            found.append("fewer judgements than were acknowledged")
         for number, set_pk, tiers in self.acknowledged:
-            row = rows.get((f"labeler-{number}", set_pk))
-            if row is None:
+            held = [own[key] for own in (rows, again) if (key := (f"labeler-{number}", set_pk)) in own]
+            if not held:
                 found.append(f"lost: labeler {number}, set {set_pk}")
-                continue
-            shown = groups(row.set.completions, row.shown_order)
-            if row.ranks != {id_: rank for rank, tier in enumerate(tiers, start=1) for n in tier for id_ in shown[n]}:
+            elif not any(row.ranks == self._ranks(row, tiers) for row in held):
                 found.append(f"changed: labeler {number}, set {set_pk}")
         counts = Counter(set_pk for _, set_pk in rows)
         most = Judgement.objects.first().set.project.overlap if rows else 0  # type: ignore[union-attr]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def programs() -> Path | None:
-    """The folder of initdb and pg_ctl, which Debian keeps out of the PATH."""
+    """The folder of initdb, pg_ctl and pg_dump, which Debian keeps out of the PATH."""
     found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if (folder / "pg_ctl").exists()), None)
 
 
@@ -44,6 +44,18 @@ class Postgres:
         words = [str(self.programs / program), *arguments]
         done = subprocess.run(words, user=self.user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         assert done.returncode == 0, f"{program}: {done.stderr.decode()}"
+
+    def dump(self, path: Path) -> None:
+        """As docs/operations.md says: pg_dump to a file."""
+        dumped = subprocess.run([str(self.programs / "pg_dump"), self.url], capture_output=True, text=True, check=True)
+        path.write_text(dumped.stdout)
+
+    def restore(self, path: Path, name: str) -> None:
+        """Into a new database of that name."""
+        subprocess.run([str(self.programs / "createdb"), "--maintenance-db", self.url, name], check=True)
+        target = self.url.rpartition("/")[0] + f"/{name}"
+        words = [str(self.programs / "psql"), "--quiet", "--set", "ON_ERROR_STOP=1", "--file", str(path), target]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")

@@ -1,17 +1,25 @@
-"""A project of four sets, and people to label it."""
+"""A project of four sets, people to label it, a server and a browser."""
 
 from __future__ import annotations
 
-import pytest
-from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
-from heedful.web.labelling.files import create_project
+import pytest
+from browsing import FLAGS
+from label_server import Server
+from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
+from playwright.sync_api import Browser, sync_playwright
+
+from heedful.web.labelling.files import Task, create_project
 from heedful.web.labelling.models import Project, User
 
 
 @pytest.fixture
 def project(db: None) -> Project:
-    return create_project("My house", PROMPTS, COMPLETIONS, criterion="helpfulness")
+    return create_project("My house", PROMPTS, COMPLETIONS, Task())
 
 
 @pytest.fixture
@@ -26,3 +34,24 @@ def labelers(project: Project) -> list[User]:
 @pytest.fixture
 def admin(db: None) -> User:
     return User.objects.create_user("boss", password=PASSWORD, is_staff=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        reason = "no Chromium on this machine; install the package chromium"
+        if os.environ.get("HEEDFUL_CI") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    found = Server(tmp_path / "labels", tmp_path / "server.log")
+    yield found
+    found.stop()

@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from browsing import accessible, join, visitor
 from label_server import Server
 from labelled_project import COMPLETIONS, PASSWORD, PROMPTS, SAID
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from heedful.records import Judgement, read_jsonl
 from heedful.store import write_jsonl
-
-# Without these Chromium looks for its maker's hosts.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        reason = "no Chromium on this machine; install the package chromium"
-        if os.environ.get("HEEDFUL_CI") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path / "labels", tmp_path / "server.log")
-    yield found
-    found.stop()
-
-
-def visitor(browser: Browser, said: list[str]) -> Page:
-    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    return page
-
-
-def join(page: Page, link: str, name: str) -> None:
-    page.goto(link)
-    accessible(page)
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password", exact=False).first.fill(PASSWORD)
-    page.get_by_label("Password confirmation").fill(PASSWORD)
-    page.get_by_role("button", name="Join").click()
-    page.wait_for_selector("text=Your projects")
-
-
-def accessible(page: Page) -> None:
-    """No serious issue that Axe knows of."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
-    assert not found, [(v["id"], [node["target"] for node in v["nodes"]]) for v in found]
 
 
 def texts(page: Page) -> list[str]:
@@ -182,51 +129,6 @@ def rank(page: Page, typed: dict[str, tuple[list[list[str]], list[str]]]) -> str
         typed[prompt_id] = [[shown[1]], [shown[0]]], []
     assert page.locator("#submit").is_enabled()
     return prompt_id
-
-
-# keys typed one after the other -> what the page says of it
-TYPED = {
-    "abc": "1: A · 2: B · 3: C",
-    "abca1": "1: A · 2: B · 3: C",  # where it is already
-    "abca2": "1: B = A · 2: C",
-    "abca3": "1: B · 2: C = A",
-    "abcc1": "1: A = C · 2: B",
-    "abc9": "1: A · 2: B · 3: C",
-    "ab=c": "1: A = B · 2: C",
-    "abc==": "1: A · 2: B = C",
-    "a=": "1: A",
-    "aF": "flagged: A",
-    "aFF": "Type the letters from best to worst.",
-    "aFbc": "1: B · 2: C · flagged: A",
-    "bcaFa1": "1: B = A · 2: C",
-    "abcuu": "1: A",
-    "abFuc": "1: A · 2: B · 3: C",
-    "abxyz": "1: A · 2: B",
-}
-
-
-def test_what_each_key_does(browser: Browser, server: Server, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "prompts.jsonl", PROMPTS[1:2])
-    write_jsonl(tmp_path / "completions.jsonl", [found for found in COMPLETIONS if found.prompt_id == "knock"])
-    given = ("--prompts", str(tmp_path / "prompts.jsonl"), "--completions", str(tmp_path / "completions.jsonl"))
-    server.run("import", "--project", "Keys", *given)
-    said: list[str] = []
-    page = visitor(browser, said)
-    join(page, server.run("users invite", "--project", "Keys", "--url", server.url).strip(), "ada")
-    page.goto(f"{server.url}/project/keys/")
-    page.get_by_role("button", name="I have read this").click()
-    page.wait_for_selector(".card")
-    for keys, expected in TYPED.items():
-        page.evaluate("localStorage.clear(); removeEventListener('pagehide', keep)")
-        page.reload()
-        for key in keys:
-            page.keyboard.press(key)
-        assert page.locator("#ranking").inner_text() == expected, keys
-    page.keyboard.down("=")
-    assert page.locator("#submit").is_disabled()
-    assert said == []
-    page.get_by_role("button", name="Skip").click()
-    page.wait_for_selector("text=Nothing left for you")
 
 
 def test_behind_a_proxy_that_speaks_tls(tmp_path: Path) -> None:

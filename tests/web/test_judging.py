@@ -17,7 +17,7 @@ from heedful.records import Judgement as Record
 from heedful.records import parse_line, to_line
 from heedful.web.labelling import assignment, files, judging
 from heedful.web.labelling.models import Handout, Judgement, Project, User
-from heedful.web.labelling.shared_text import RUN, pieces
+from heedful.web.labelling.shared_text import RUN, groups, pieces
 
 
 def handed(project: Project, labeler: User, prompt_id: str) -> Handout:
@@ -31,7 +31,7 @@ def handed(project: Project, labeler: User, prompt_id: str) -> Handout:
 
 def test_tiers_become_ranks_and_equal_texts_share_theirs(project: Project, labelers: list[User]) -> None:
     handout = handed(project, labelers[0], "hot")
-    shown = judging.groups(handout.set.completions, handout.shown_order)
+    shown = groups(handout.set.completions, handout.shown_order)
     assert sorted(map(len, shown)) == [1, 1, 2]
     twice = next(n for n, ids in enumerate(shown) if len(ids) == 2)
     one, other = (n for n in range(3) if n != twice)
@@ -75,7 +75,7 @@ def test_the_record_survives_a_file(project: Project, labelers: list[User]) -> N
 )
 def test_nothing_is_stored_before_all_is_done(project: Project, labelers: list[User], wrong: dict[str, Any]) -> None:
     handout = handed(project, labelers[0], "knock")
-    with pytest.raises(judging.RefusedError, match="ranked or flagged"):
+    with pytest.raises(judging.RefusedError, match="Every answer is judged"):
         send(handout, **wrong)
     assert not Judgement.objects.exists()
     assert send(handout, tiers=[[0], [1], [2]]).ranks
@@ -118,11 +118,11 @@ def test_all_may_be_flagged(project: Project, labelers: list[User]) -> None:
 
 def test_files_that_make_no_project_are_refused(db: None) -> None:
     def create(name: str = "p", prompts: Any = PROMPTS, completions: Any = COMPLETIONS) -> None:
-        files.create_project(name, prompts, completions, criterion="helpfulness")
+        files.create_project(name, prompts, completions, files.Task())
 
     with pytest.raises(DataError, match="not among the prompts"):
         create(prompts=PROMPTS[1:])
-    with pytest.raises(DataError, match="nothing to rank"):
+    with pytest.raises(DataError, match="nothing to judge"):
         create(completions=COMPLETIONS[:1])
     many = [COMPLETIONS[0].model_copy(update={"id": f"hot/{n}", "text": f"{n}"}) for n in range(10)]
     with pytest.raises(DataError, match="up to 9"):

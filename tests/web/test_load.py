@@ -46,11 +46,13 @@ if kill:
         load.ended.set()
         server.process.send_signal(signal.SIGKILL)
     threading.Thread(target=strike).start()
-load.run(server.url, sessions, 120, (0.0, 0.5))
-if kill:
-    server.process.wait()
-    server = Server(folder / "labels", folder / "log2", database=database)
-server.stop()
+try:
+    load.run(server.url, sessions, 120, (0.0, 0.5))
+    if kill:
+        server.process.wait()
+        server = Server(folder / "labels", folder / "log2", database=database)
+finally:
+    server.stop()
 print("judged", len(load.acknowledged))
 print("wrong", load.wrong + load.lost_doubled_or_too_many())
 print("locked", "locked" in (folder / "log").read_text())

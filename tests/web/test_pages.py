@@ -67,7 +67,7 @@ def test_a_refused_answer_says_why(project: Project, labelers: list[User]) -> No
     client.get(page)
     whole = fields(labelers[0].handouts.get())
     refused = client.post(page, whole | {"answer": "{}"}, follow=True).content.decode()
-    assert "ranked or flagged before a set is sent" in refused
+    assert "Every answer is judged before a set is sent" in refused
     assert "not in your hands" in client.post(page, {"set": "9" * 30}, follow=True).content.decode()
     assert "not in your hands" in client.post(page, {"set": "²"}, follow=True).content.decode()
     assert not Judgement.objects.exists()
@@ -125,7 +125,7 @@ def test_the_commands(tmp_path: Path) -> None:
     given = ("--prompts", str(tmp_path / "prompts.jsonl"), "--completions", str(tmp_path / "completions.jsonl"), "--json")
     home = tmp_path / "labels"
     made = label("import", "--project", "house", *given, home=home)
-    assert json.loads(made.stdout) == {"project": "house", "sets": 4}, made.stderr
+    assert json.loads(made.stdout) == {"project": "house", "sets": 4, "gold_sets": 0, "identical": 0}, made.stderr
     again = label("import", "--project", "house", *given, home=home)
     assert (again.returncode, again.stderr) == (1, "error: project 'house': there is one of that name; choose another name\n")
     invited = json.loads(label("users invite", "--project", "house", "--url", "https://x.example/", "--json", home=home).stdout)
@@ -175,7 +175,9 @@ def test_leaving_a_labeler_out_is_reversible(project: Project, labelers: list[Us
     assert assignment.standing(project).judgements == 8
     assert project.exports.get().stale
     assert assignment.next_handout(project, labelers[3]) is not None, "the places are free again"
-    assert b"labeler-0" not in boss.get(reverse("quality", args=[project.slug])).content
+    page = boss.get(reverse("quality", args=[project.slug])).content.decode()
+    assert "<td>labeler-0</td>" not in page
+    assert "Take back labeler-0" in page
     boss.post(change, {"counted": "1"})
     assert boss.get(export).content == everything
     assert assignment.standing(project).judgements == 12

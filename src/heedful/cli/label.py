@@ -1,9 +1,10 @@
-"""heedful label simulate, and heedful consensus; the labelling server's commands are in labelling.py."""
+"""heedful label simulate and convert, and heedful consensus; the labelling server's commands are in labelling.py."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,6 +57,36 @@ def simulate(
     emit({"judgements": len(judgements), "output": str(output)}, as_json, f"{len(judgements)} simulated judgements in {output}")
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="What another tool exported, or a table.")],
+    form: Annotated[str, typer.Option("--from", help="label-studio, argilla or csv.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for prompts, completions and judgements.")],
+    criterion: Annotated[str, typer.Option(help="What labelers judged by, where the file does not say.")] = "helpfulness",
+    question: Annotated[
+        str | None, typer.Option("--question", help="The ranking to read, where the labelers had several to give.")
+    ] = None,
+    buckets: Annotated[
+        str | None, typer.Option("--buckets", help="Label Studio's buckets, best first, where no numbers: good,fair,bad.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Read judgements of another tool: prompts.jsonl, completions.jsonl and judgements.jsonl, and what was left out.
+
+    Example: `heedful label convert --from label-studio export.json --output labelled`
+    """
+    from dataclasses import asdict
+
+    from heedful.cli.terminal import emit
+    from heedful.data import interchange
+
+    names = tuple(name for part in (buckets or "").split(",") if (name := part.strip()))
+    sets, report = interchange.convert(form, source, output, interchange.Asked(criterion, question, names))
+    counts = {what: len(records) for what, records in sets._asdict().items()}
+    told = ", ".join(f"{count} {what}" for what, count in counts.items()) + f" in {output}"
+    emit(counts | asdict(report) | {"output": str(output)}, as_json, "\n".join((told, *report.lines())))
+
+
 def consensus(
     judgements: Annotated[Path, typer.Option("--judgements", help="A file of judgements.")],
     prompts: PROMPTS,
@@ -65,6 +96,14 @@ def consensus(
     keep_ties: Annotated[
         bool, typer.Option("--keep-ties", help="Level completions make pairs too, with probability 0.5; see reward.ties.")
     ] = False,
+    weigh_by_reliability: Annotated[
+        bool,
+        typer.Option("--weigh-by-reliability", help="Labelers count by how reliable they are over all prompts, not alike."),
+    ] = False,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", metavar="NAME", help="Drop this labeler's judgements here. May be given several times."),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Settle several labelers' rankings: preferences.jsonl, labelers.json, agreement.json.
@@ -72,7 +111,7 @@ def consensus(
     Example: `heedful consensus --judgements judgements.jsonl --prompts prompts.jsonl --completions completions.jsonl
     --output consensus`
     """
-    from heedful.cli.terminal import emit, table
+    from heedful.cli.terminal import emit
     from heedful.data.formats import read_completions, read_prompts
     from heedful.feedback.settlement import settle_into
     from heedful.records import Judgement, read_jsonl
@@ -88,18 +127,36 @@ def consensus(
             if criterion is None or judgement.criterion == criterion
         ],
         include_ties=keep_ties,
+        weigh_by_reliability=weigh_by_reliability,
+        leave_out=leave_out or (),
     )
     labelers = read_json(output / "labelers.json")
     if as_json:
         emit({"agreement": numbers, "labelers": labelers, "output": str(output)}, True)
         return
-    rows = [
-        (row["labeler"], str(row["num_judgements"]), _number(row["agreement"]), _number(row["q"]), row["verdict"])
-        for row in labelers
-    ]
-    table("Labelers", ("", "judgements", "agreement", "q", "verdict"), rows)
+    _show(labelers, numbers)
     alpha = _number(numbers["krippendorff_alpha"])
     print(f"\n{numbers['num_pairs']} pairs in {output / 'preferences.jsonl'}; Krippendorff's alpha {alpha}")
+
+
+def _show(labelers: list[dict[str, Any]], numbers: dict[str, Any]) -> None:
+    """The labelers, and the reasons for each verdict; the judgements of those left out are in none of it."""
+    from heedful.cli.terminal import table
+
+    weights = numbers["weights"]
+    rows = []
+    for row in labelers:
+        weight = [] if weights is None else [f"{weights[row['labeler']]:.2f}"]
+        rows.append(
+            (row["labeler"], str(row["num_judgements"]), _number(row["agreement"]), _number(row["q"]), *weight, row["verdict"])
+        )
+    table("Labelers", ("", "judgements", "agreement", "q", *([] if weights is None else ["weight"]), "verdict"), rows)
+    print()
+    for row in labelers:
+        said = f"{row['labeler']}: {'; '.join(row['reasons'])}."
+        print(textwrap.fill(said, 80, subsequent_indent="  "))
+    if numbers["left_out"]:
+        print(textwrap.fill(f"Left out: {', '.join(numbers['left_out'])}.", 80, subsequent_indent="  "))
 
 
 def _number(value: float | None) -> str:

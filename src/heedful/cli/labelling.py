@@ -1,10 +1,10 @@
-"""heedful label serve, import, export, status, users: the labelling server and what goes in and out of it."""
+"""heedful label serve, import, export, quality, status: the labelling server and what goes in and out of it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,11 @@ DATABASE = Annotated[
 PROJECT = Annotated[str, typer.Option("--project", help="The project's name.")]
 FOLDER = Path("labels")
 
-users = typer.Typer(help="Who may label, and who may manage.", no_args_is_help=True)
-
 
 def register(label: typer.Typer) -> None:
-    for command in (serve, import_, export, status):
+    from heedful.cli.label_users import users  # which takes its options from here
+
+    for command in (serve, import_, export, quality, backup, status):
         label.command(command.__name__.rstrip("_"))(command)
     label.add_typer(users, name="users")
 
@@ -69,7 +69,11 @@ def import_(
     completions: Annotated[Path, typer.Option("--completions", help="Two to nine completions of each.")],
     home: HOME = FOLDER,
     criterion: Annotated[str, typer.Option(help="What makes a completion better.")] = "helpfulness",
-    overlap: Annotated[int, typer.Option(min=1, max=50, help="Labelers for each set.")] = 3,
+    mode: Annotated[str, typer.Option(help="rank, thumbs, or versus: A or B.")] = "rank",
+    against: Annotated[Path | None, typer.Option(help="In A-or-B mode, the other model's completions.")] = None,
+    overlap: Annotated[int, typer.Option(min=1, max=50, help="Labelers for each set; with --adaptive the most.")] = 3,
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Begin with two labelers a set; more until clear.")] = False,
+    gold: Annotated[Path | None, typer.Option(help="Judgements known to be right, to check labelers by.")] = None,
     database: DATABASE = None,
     as_json: JSON = False,
 ) -> None:
@@ -79,38 +83,118 @@ def import_(
     """
     from heedful.cli.terminal import emit
     from heedful.data.formats import read_completions, read_prompts
+    from heedful.records import Judgement, read_jsonl
     from heedful.web import home as web_home
 
     read = read_prompts(prompts), read_completions(completions)
+    other = read_completions(against) if against else None
+    known = read_jsonl(gold, Judgement) if gold else []
     web_home.configure(home, database=database)
-    from heedful.web.labelling.files import create_project
+    from heedful.web.labelling.files import Task, create_project
 
-    made = create_project(project, *read, criterion=criterion, overlap=overlap)
-    sets = made.sets.count()
-    emit({"project": made.name, "sets": sets}, as_json, f"project {made.name!r}: {sets} sets, {overlap} labelers each")
+    made = create_project(project, *read, Task(criterion, mode, overlap, adaptive), gold=known, against=other)
+    counts = {"sets": made.sets.filter(gold__isnull=True).count(), "gold_sets": made.sets.filter(gold__isnull=False).count()}
+    told = f"project {made.name!r}: {counts['sets']} sets, {'two to ' if adaptive else ''}{overlap} labelers each"
+    if known:
+        told += f"; {counts['gold_sets']} gold sets"
+    if made.num_identical:
+        told += f"; {made.num_identical} prompts left out, as all their completions say the same"
+    emit({"project": made.name, **counts, "identical": made.num_identical}, as_json, told)
 
 
 def export(
     project: PROJECT,
     output: Annotated[Path, typer.Option("--output", help="Where the judgements go.")],
+    form: Annotated[str, typer.Option("--format", help="records, label-studio, argilla or csv.")] = "records",
     home: HOME = FOLDER,
     database: DATABASE = None,
     as_json: JSON = False,
 ) -> None:
-    """Write a project's judgements as records, for `heedful consensus`.
+    """Write a project's judgements as records, for `heedful consensus`, or with prompts and answers for another tool.
 
     Example: `heedful label export --project house --output judgements.jsonl`
     """
+    from dataclasses import asdict
+
     from heedful.cli.terminal import emit
+    from heedful.data import interchange
+    from heedful.records import Judgement
     from heedful.store import write_jsonl
+    from heedful.web import home as web_home
+
+    if form not in ("records", *interchange.FORMATS):
+        raise typer.BadParameter(f"there are records, {', '.join(interchange.FORMATS)}", param_hint="--format")
+    web_home.configure(home, database=database)
+    from heedful.web.labelling import files
+
+    found = files.project_named(project)
+    if form == "records":
+        judgements = files.export(found, None)
+        write_jsonl(output, judgements)
+        emit({"judgements": len(judgements), "output": str(output)}, as_json, f"{len(judgements)} judgements in {output}")
+        return
+    prompts, completions = files.sets_of(found)
+    rankings = [record for record in files.export(found, None) if isinstance(record, Judgement)]
+    report = interchange.write(form, output, interchange.Sets(prompts, completions, rankings))
+    told = "\n".join((f"{len(rankings)} judgements for {output}", *report.lines()))
+    emit({"judgements": len(rankings), "output": str(output)} | asdict(report), as_json, told)
+
+
+def quality(project: PROJECT, home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False) -> None:
+    """Who agrees with whom so far, and in A-or-B mode which model is preferred.
+
+    Example: `heedful label quality --project house`
+    """
+    from dataclasses import asdict
+
+    from heedful.cli.terminal import emit, table
+    from heedful.errors import DataError
     from heedful.web import home as web_home
 
     web_home.configure(home, database=database)
     from heedful.web.labelling import files
+    from heedful.web.labelling import quality as computed
 
-    judgements = files.export(files.project_named(project), None)
-    write_jsonl(output, judgements)
-    emit({"judgements": len(judgements), "output": str(output)}, as_json, f"{len(judgements)} judgements in {output}")
+    found = computed.of(files.project_named(project))
+    if found is None:
+        raise DataError(f"project {project!r} has no judgements yet; labelers come by 'heedful label users invite'")
+    if as_json:
+        labelers = [row.model_dump(mode="json") for row in found.labelers]
+        emit(asdict(found) | {"labelers": labelers}, True)
+        return
+    rows = [
+        (
+            row.labeler,
+            str(row.num_judgements),
+            "-" if row.agreement is None else f"{row.agreement:.2f}",
+            "/".join(map(str, found.gold[row.labeler])) if row.labeler in found.gold else "-",
+            row.verdict,
+        )
+        for row in found.labelers
+    ]
+    table("Labelers", ("", "judgements", "agreement", "gold", "verdict"), rows)
+    alpha = found.agreement["krippendorff_alpha"]
+    print(f"\nKrippendorff's alpha {'-' if alpha is None else f'{alpha:.2f}'}")
+    if found.versus:
+        v = found.versus
+        bounds = "" if v.low is None else f" (95% {v.low} to {v.high})"
+        print(f"{v.second} against {v.first}: preferred in {v.percent}% of prompts{bounds}")
+
+
+def backup(
+    output: Annotated[Path, typer.Option("--output", help="A new folder for the copy.")],
+    home: HOME = FOLDER,
+    as_json: JSON = False,
+) -> None:
+    """Copy the server's folder, also while it runs; the copy can be served as it is.
+
+    Example: `heedful label backup --output labels-monday`
+    """
+    from heedful.cli.terminal import emit
+    from heedful.web.backup import back_up
+
+    copied = back_up(home, output)
+    emit({"output": str(copied)}, as_json, f"copied to {copied}; restore it with 'heedful label serve --home {copied}'")
 
 
 def status(home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False) -> None:
@@ -154,60 +238,3 @@ def status(home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False
             for p, s in found
         ],
     )
-
-
-@users.command()
-def invite(
-    home: HOME = FOLDER,
-    project: Annotated[str | None, typer.Option("--project", help="The project that the labeler joins.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="Invite an admin instead.")] = False,
-    url: Annotated[str, typer.Option(help="Where the page is reached.")] = "http://localhost:8765",
-    database: DATABASE = None,
-    as_json: JSON = False,
-) -> None:
-    """Make a link by which one person joins; it is shown once.
-
-    Example: `heedful label users invite --project house`
-    """
-    from heedful.cli.terminal import emit
-    from heedful.web import home as web_home
-
-    if admin == (project is not None):
-        raise typer.BadParameter("give either --project or --admin")
-    web_home.configure(home, database=database)
-    from django.urls import reverse
-
-    from heedful.web.labelling import invitations
-    from heedful.web.labelling.files import project_named
-
-    token = invitations.invite(project_named(project) if project else None, admin=admin)
-    link = url.rstrip("/") + reverse("join", args=[token])
-    emit({"link": link, "valid_days": invitations.VALID_DAYS}, as_json, link)
-
-
-@users.command("list")
-def list_(home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False) -> None:
-    """Who has joined.
-
-    Example: `heedful label users list`
-    """
-    from heedful.cli.terminal import emit, table
-    from heedful.web import home as web_home
-
-    web_home.configure(home, database=database)
-    from heedful.web.labelling.models import User
-
-    found: list[dict[str, Any]] = [
-        {
-            "name": user.get_username(),
-            "role": "admin" if user.is_staff else "labeler",
-            "projects": [project.name for project in user.projects.order_by("name")],
-            "judgements": user.judgements.count(),
-        }
-        for user in User.objects.order_by("username")
-    ]
-    if as_json:
-        emit({"users": found}, True)
-        return
-    rows = [(str(u["name"]), str(u["role"]), ", ".join(u["projects"]), str(u["judgements"])) for u in found]
-    table("Users", ("name", "role", "projects", "judgements"), rows)

@@ -9,6 +9,7 @@ from scipy import special
 
 from heedful.feedback.bradley_terry import (
     DIFFERENCE_N,
+    SETTLED,
     WEIGHT_N,
     Comparisons,
     Floats,
@@ -23,7 +24,8 @@ MIN_VOTES = 30  # with fewer, a clicker and a hasty reader look alike
 SUSPECT = 2 / 3  # accusing a reader counts for as much as missing two clickers
 NUM_FOLDS = 5
 LOG_GRID_G = np.linspace(np.log(0.05), np.log(4), 25)
-NUM_ROUNDS = 200
+NUM_ROUNDS = 200  # at most
+STILL = 1e-9  # no probability moves by more in a round
 FLOOR = 1e-4  # of a vote's probability, so that a single slip cannot speak for a whole labeler
 
 
@@ -63,10 +65,10 @@ def random_clickers(votes: Comparisons, *, min_votes: int = MIN_VOTES) -> list[C
     Raises DataError as `fit` does.
     """
     counts_L = np.bincount(votes.labeler_C, minlength=votes.num_labelers)
-    if np.count_nonzero(counts_L) < 2:
+    tested = np.flatnonzero(counts_L >= max(min_votes, 1))
+    if np.count_nonzero(counts_L) < 2 or not len(tested):
         return []
     mean_C, sd_C, threshold_C = _others(votes, counts_L)
-    tested = np.flatnonzero(counts_L >= max(min_votes, 1))
     random_L, reader_LG = _log_likelihoods(votes, mean_C, sd_C, threshold_C)
     probability = _two_groups(random_L[tested], reader_LG[tested])
     expected_C = _forecast(mean_C, sd_C, threshold_C, 1.0)
@@ -87,7 +89,7 @@ def _others(votes: Comparisons, counts_L: Ints) -> tuple[Floats, Floats, Floats]
         own_C = fold_L[votes.labeler_C] == fold
         columns = (votes.item_a_C, votes.item_b_C, votes.labeler_C, votes.outcome_C)
         a_C, b_C, labeler_C, outcome_C = (column[~own_C] for column in columns)
-        model = fit(Comparisons(a_C, b_C, labeler_C, outcome_C, votes.num_items, votes.num_labelers))
+        model = fit(Comparisons(a_C, b_C, labeler_C, outcome_C, votes.num_items, votes.num_labelers), sought=SETTLED / 2)
         mean_C[own_C], sd_C[own_C] = model.difference(votes.item_a_C[own_C], votes.item_b_C[own_C])
         threshold_C[own_C] = model.threshold
     return mean_C, sd_C, threshold_C
@@ -136,7 +138,9 @@ def _two_groups(random_L: Floats, reader_LG: Floats) -> Floats:
         log_weight_G -= special.logsumexp(log_weight_G)
         log_clicker_L, log_reader_LG = np.log(share) + random_L, np.log(1 - share) + reader_LG + log_weight_G
         log_total_L = np.logaddexp(log_clicker_L, special.logsumexp(log_reader_LG, axis=1))
-        clicker_L = np.exp(log_clicker_L - log_total_L)
+        before_L, clicker_L = clicker_L, np.exp(log_clicker_L - log_total_L)
+        if np.abs(clicker_L - before_L).max() < STILL:
+            break
         reader_G = np.exp(log_reader_LG - log_total_L[:, None]).sum(axis=0)
         share = (clicker_L.sum() + 0.1) / (len(clicker_L) + 1)
         mean = reader_G @ LOG_GRID_G / (reader_G.sum() + 2)

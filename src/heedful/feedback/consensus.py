@@ -57,12 +57,13 @@ def latest(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
     found: dict[str, dict[str, Judgement]] = defaultdict(dict)
     for judgement in judgements:
         other = found[judgement.prompt_id].get(judgement.labeler)
-        if other is None or (_moment(judgement), judgement.id) > (_moment(other), other.id):
+        if other is None or (made_at(judgement), judgement.id) > (made_at(other), other.id):
             found[judgement.prompt_id][judgement.labeler] = judgement
     return {prompt_id: [own[name] for name in sorted(own)] for prompt_id, own in sorted(found.items())}
 
 
-def _moment(judgement: Judgement) -> datetime:
+def made_at(judgement: Judgement) -> datetime:
+    """The moment of created_at, in UTC where it names no zone. Raises DataError where it is not ISO 8601."""
     try:
         moment = datetime.fromisoformat(judgement.created_at)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from heedful.errors import DataError
@@ -17,12 +17,14 @@ def preferences(
     settled: Sequence[Consensus],
     *,
     include_ties: bool = False,
+    shares: Mapping[tuple[str, str], float] | None = None,
 ) -> list[Preference]:
     """Pairs of unflagged completions, prompt by prompt in the order of `settled`, better pairs first.
 
     The consensus decides who is chosen. probability: see there. margin: difference of the ranks. judges: judgements
     that ranked both. source: theirs, or "mixed". Level completions make no pair unless include_ties asks for them (probability
-    0.5, the smaller id first). Two cases never make one: equal texts, which teach nothing, and completions that no judgement
+    0.5, the smaller id first). shares: for ids in sorted order the probability that the first is better, in place of Laplace's.
+    Two cases never make one: equal texts, which teach nothing, and completions that no judgement
     ranked together, whose order is only inferred.
 
     Raises DataError when a judgement or a consensus names what does not exist.
@@ -43,6 +45,10 @@ def preferences(
                 continue
             sources = {judgement.source for judgement in both}
             a, b = sorted((chosen, rejected))
+            if shares is None:
+                sure = probability(result.support[a, b], chosen_is_first=chosen == a)
+            else:
+                sure = max(0.5, shares[a, b] if chosen == a else 1 - shares[a, b])
             found.append(
                 Preference(
                     prompt_id=result.prompt_id,
@@ -51,7 +57,7 @@ def preferences(
                     rejected=texts[rejected],
                     chosen_id=chosen,
                     rejected_id=rejected,
-                    probability=0.5 if margin == 0 else probability(result.support[a, b], chosen_is_first=chosen == a),
+                    probability=0.5 if margin == 0 else sure,
                     margin=float(margin),
                     judges=len(both),
                     source=sources.pop() if len(sources) == 1 else "mixed",

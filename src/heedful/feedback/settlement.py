@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from heedful.errors import DataError
 from heedful.feedback.consensus import check, consensus
+from heedful.feedback.habits import pairwise_agreement, words_of
 from heedful.feedback.labelers import agreement, labeler_quality
 from heedful.feedback.pairs import preferences
+from heedful.feedback.reliability import fitted
 from heedful.records import Completion, Judgement, Prompt
 from heedful.store import write_json, write_jsonl
 
@@ -21,27 +24,52 @@ def settle_into(
     judgements: Sequence[Judgement],
     *,
     include_ties: bool = False,
+    weigh_by_reliability: bool = False,
+    leave_out: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes preferences.jsonl, labelers.json and agreement.json; returns the agreement with the number of pairs.
 
     include_ties: level completions make pairs too, with probability 0.5 and margin 0.
-    Raises DataError when a judgement names what does not exist, or when no pair at all comes out.
+    weigh_by_reliability: labelers count by their Bradley-Terry reliability, 1 on the average of judgements, in the rankings,
+    and a pair's probability is that of `bradley_terry.settle`. Else everyone counts alike, and it is Laplace's share.
+    leave_out: names of labelers whose judgements are dropped here, as if they were not in the file.
+
+    What is said of the labelers in labelers.json does not depend on the weights.
+    Raises DataError when a judgement names what does not exist, leave_out a labeler who did not judge, or when no pair at all
+    comes out.
     """
-    check(prompts, completions, judgements)
-    settled = consensus(judgements)
-    pairs = preferences(prompts, completions, judgements, settled, include_ties=include_ties)
+    counted = without(judgements, leave_out)
+    check(prompts, completions, counted)
+    model = fitted(counted)
+    weights = model.weights if model and weigh_by_reliability else None
+    shares = model.probabilities if model and weigh_by_reliability else None
+    settled = consensus(counted, weights)
+    pairs = preferences(prompts, completions, counted, settled, include_ties=include_ties, shares=shares)
     if not pairs:
         flagged = sum(len(result.flagged) for result in settled)
         raise DataError(
-            f"{len(judgements)} judgements of {len(settled)} prompts leave no pair to learn from ({flagged} completions are "
+            f"{len(counted)} judgements of {len(settled)} prompts leave no pair to learn from ({flagged} completions are "
             "flagged, the rest are level); sample better completions (lower sample.temperature) or label more prompts"
         )
-    numbers = agreement(judgements) | {
+    numbers = agreement(counted) | {
         "num_pairs": len(pairs),
         "num_flagged_completions": sum(len(result.flagged) for result in settled),
         "num_prompts_without_pair": len(settled) - len({pair.prompt_id for pair in pairs}),
+        "weights": weights,
+        "left_out": sorted(set(leave_out)),
+        "pairwise": [asdict(entry) for entry in pairwise_agreement(counted)],
     }
+    qualities = labeler_quality(counted, words=words_of(completions), model=model)
     write_jsonl(folder / "preferences.jsonl", pairs)
-    write_json(folder / "labelers.json", [quality.model_dump(mode="json") for quality in labeler_quality(judgements)])
+    write_json(folder / "labelers.json", [quality.model_dump(mode="json") for quality in qualities])
     write_json(folder / "agreement.json", numbers)
     return numbers
+
+
+def without(judgements: Sequence[Judgement], leave_out: Collection[str]) -> list[Judgement]:
+    """The judgements of everybody else. Raises DataError for a name that none of them bears."""
+    names = {judgement.labeler for judgement in judgements}
+    if unknown := sorted(set(leave_out) - names):
+        there = ", ".join(sorted(names)) or "none"
+        raise DataError(f"labeler {unknown[0]!r}, who is to be left out, has judged nothing here; there are: {there}")
+    return [judgement for judgement in judgements if judgement.labeler not in leave_out]

@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 from heedful.errors import DataError
 
 HOME, DATABASE, HOSTS, HTTPS = "HEEDFUL_LABEL_HOME", "HEEDFUL_DATABASE_URL", "HEEDFUL_LABEL_HOSTS", "HEEDFUL_LABEL_HTTPS"
+NAME = "labels.sqlite3"  # of the database in it
 
 
 def secret_path(home: Path) -> Path:

@@ -14,7 +14,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 
-from heedful.web.home import DATABASE, HOME, HOSTS, HTTPS, secret_path
+from heedful.web.home import DATABASE, HOME, HOSTS, HTTPS, NAME, secret_path
 
 home = Path(os.environ.get(HOME, "labels"))
 https = os.environ.get(HTTPS) == "1"
@@ -62,9 +62,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASES: dict[str, Any] = {
-    "default": dj_database_url.parse(os.environ.get(DATABASE) or f"sqlite:///{home.resolve() / 'labels.sqlite3'}")
-}
+DATABASES: dict[str, Any] = {"default": dj_database_url.parse(os.environ.get(DATABASE) or f"sqlite:///{home.resolve() / NAME}")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Who writes says so when the transaction begins, and the others wait for it: no "database is locked" half-way through.
     # An answer that was acknowledged is on the disk (FULL).

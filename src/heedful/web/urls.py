@@ -4,7 +4,8 @@ from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 
-from heedful.web.labelling.views import account, label, manage
+from heedful.web.labelling.api import routes
+from heedful.web.labelling.views import account, label, manage, people
 
 urlpatterns = [
     path("", label.home, name="home"),
@@ -12,17 +13,25 @@ urlpatterns = [
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("join/<str:token>/", login_not_required(account.join), name="join"),
     path("profile/", account.profile, name="profile"),
+    path("api/", routes()),
     path("project/<slug:slug>/instructions/", label.instructions, name="instructions"),
     path("project/<slug:slug>/", label.label, name="label"),
     path("project/<slug:slug>/skip/", label.skip, name="skip"),
     path("manage/", manage.projects, name="projects"),
-    path("manage/invite/", manage.invite, name="invite-admin"),
-    path("manage/labeler/<int:labeler>/delete/", manage.delete_labeler, name="delete-labeler"),
+    path("manage/invite/", manage.invite_admin, name="invite-admin"),
+    path("manage/labeler/<int:labeler>/", people.person, name="person"),
+    path("manage/labeler/<int:labeler>/password/", people.password_link, name="password-link"),
+    path("manage/labeler/<int:labeler>/unlock/", people.unlock, name="unlock"),
+    path("manage/labeler/<int:labeler>/active/", people.let_in, name="let-in"),
+    path("manage/labeler/<int:labeler>/delete/", people.delete, name="delete-labeler"),
     path("manage/project/<slug:slug>/", manage.project, name="project"),
     path("manage/project/<slug:slug>/invite/", manage.invite, name="invite"),
+    path("manage/project/<slug:slug>/revoke/<int:invitation>/", manage.revoke, name="revoke"),
     path("manage/project/<slug:slug>/pause/", manage.pause, name="pause"),
+    path("manage/project/<slug:slug>/handouts/", manage.handouts, name="handouts"),
     path("manage/project/<slug:slug>/instructions/", manage.edit_instructions, name="edit-instructions"),
-    path("manage/project/<slug:slug>/quality/", manage.quality, name="quality"),
-    path("manage/project/<slug:slug>/leave-out/<int:labeler>/", manage.leave_out, name="leave-out"),
+    path("manage/project/<slug:slug>/quality/", manage.quality_page, name="quality"),
+    path("manage/project/<slug:slug>/leave-out/<int:labeler>/", people.leave_out, name="leave-out"),
+    path("manage/project/<slug:slug>/remove/<int:labeler>/", people.remove, name="remove"),
     path("manage/project/<slug:slug>/judgements.jsonl", manage.export, name="export"),
 ]

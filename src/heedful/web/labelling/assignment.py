@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.utils import timezone
 
-from heedful.web.labelling.models import CompletionSet, Handout, Judgement, Project, User
+from heedful.web.labelling.models import Arm, CompletionSet, Handout, Judgement, Project, User
+
+REPEAT_AFTER = 10  # other sets between a labeler's judgement and its repeat, so that it is not remembered
+LEAVES_OTHERS = (Arm.INFORMATION, Arm.RANDOM)  # hand-outs that take a place of the set
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a project is, in judgements. sets: that have all theirs, of how many."""
+    """How far a project is, in judgements; gold sets and repeats not counted. sets: that have all theirs, of how many."""
 
     judgements: int
     wanted: int
@@ -32,8 +37,9 @@ class Standing:
 def next_handout(project: Project, labeler: User) -> Handout | None:
     """The set in the labeler's hands, or a new one; None where there is none left for this labeler now.
 
-    A set has room while its judgements and the hand-outs that have not expired are fewer than the project's overlap. Sets
-    that were begun come before others, so that consensus forms early; among equals the lot decides.
+    A set has room while its judgements and the hand-outs that have not expired are fewer than it wants. Of the sets with room
+    the labeler gets the one of which one more judgement tells the most, among equals one that others have in hands; or, by lot
+    (Project.random_percent), any. As long as there is such a set, a gold set or one judged before may come instead.
     """
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=project.pk)
@@ -46,12 +52,12 @@ def next_handout(project: Project, labeler: User) -> Handout | None:
             held.expires_at = expires
             held.save(update_fields=["expires_at"])
             return held
-        chosen = _choose(project, labeler, now)
+        chosen, arm = _choose(project, labeler, now)
         if chosen is None:
             return None
         order = shuffled([completion["id"] for completion in chosen.completions])
         nonce = secrets.token_hex(8)
-        fresh = {"shown_order": order, "nonce": nonce, "begun_at": now, "expires_at": expires, "skipped": False}
+        fresh = {"shown_order": order, "nonce": nonce, "begun_at": now, "expires_at": expires, "skipped": False, "arm": arm}
         return Handout.objects.update_or_create(set=chosen, labeler=labeler, defaults=fresh)[0]
 
 
@@ -60,21 +66,60 @@ def _held(project: Project, labeler: User, now: datetime) -> Handout | None:
     return mine.order_by("begun_at").first()
 
 
-def _choose(project: Project, labeler: User, now: datetime) -> CompletionSet | None:
+def _choose(project: Project, labeler: User, now: datetime) -> tuple[CompletionSet | None, Arm]:
+    free = _free(project, labeler, now)
+    if not free:
+        return None, Arm.INFORMATION
+    shares = (project.gold_percent, project.repeat_percent, project.random_percent)
+    (arm,) = random.choices([Arm.GOLD, Arm.REPEAT, Arm.RANDOM, Arm.INFORMATION], [*shares, 100 - sum(shares)])
+    pool = []
+    if arm == Arm.GOLD:
+        pool = _gold(project, labeler)
+    elif arm == Arm.REPEAT:
+        pool = _repeatable(project, labeler)
+    elif arm == Arm.RANDOM:
+        pool = [room.pk for room in free]
+    if not pool:
+        arm = Arm.INFORMATION
+        most = max((room.information, room.taken) for room in free)
+        pool = [room.pk for room in free if (room.information, room.taken) == most]
+    return CompletionSet.objects.get(pk=random.choice(pool)), arm
+
+
+def _open_to(project: Project, labeler: User) -> QuerySet[CompletionSet]:
+    """Sets that the labeler has neither judged nor skipped."""
     judged = Judgement.objects.filter(labeler=labeler).values("set")
     skipped = Handout.objects.filter(labeler=labeler, skipped=True).values("set")
-    in_hands = Count("handouts", filter=Q(handouts__expires_at__gt=now, handouts__skipped=False), distinct=True)
-    sets = project.sets.exclude(pk__in=judged).exclude(pk__in=skipped)
-    free = sets.annotate(taken=_counted(project) + in_hands).filter(taken__lt=project.overlap)
-    counts = list(free.values_list("pk", "taken"))
-    most = max((taken for _, taken in counts), default=0)
-    best = [pk for pk, taken in counts if taken == most]
-    return CompletionSet.objects.get(pk=random.choice(best)) if best else None
+    return project.sets.exclude(pk__in=judged).exclude(pk__in=skipped)
 
 
-def _counted(project: Project) -> Count:
-    """Judgements of a set, less those that an admin has left out: their places are free again."""
-    return Count("judgements", filter=~Q(judgements__labeler__in=project.left_out.values("pk")), distinct=True)
+class Room(NamedTuple):
+    """A set that has room. taken: places that are judged or in hands."""
+
+    pk: int
+    information: float
+    taken: int
+
+
+def _free(project: Project, labeler: User, now: datetime) -> list[Room]:
+    held = Handout.objects.filter(set__project=project, expires_at__gt=now, skipped=False, arm__in=LEAVES_OTHERS)
+    in_hands = Counter(held.values_list("set", flat=True))
+    sets = _open_to(project, labeler).filter(gold__isnull=True, num_judged__lt=F("wanted"))
+    rows = sets.values_list("pk", "information", "num_judged", "wanted")
+    return [Room(pk, told, judged + in_hands[pk]) for pk, told, judged, wanted in rows if judged + in_hands[pk] < wanted]
+
+
+def _gold(project: Project, labeler: User) -> list[int]:
+    return list(_open_to(project, labeler).filter(gold__isnull=False).values_list("pk", flat=True))
+
+
+def _repeatable(project: Project, labeler: User) -> list[int]:
+    """Sets that the labeler judged once, some time ago; the feedback on a gold set would be remembered."""
+    own = Judgement.objects.filter(labeler=labeler, set__project=project, set__gold__isnull=True)
+    again = set(own.filter(repeat=True).values_list("set", flat=True))
+    latest_first = own.filter(repeat=False).order_by("-created_at", "-id").values_list("set", flat=True)
+    skipped = Handout.objects.filter(labeler=labeler, skipped=True).values_list("set", flat=True)
+    return [pk for pk in latest_first[REPEAT_AFTER:] if pk not in again | set(skipped)]
 
 
 def shuffled(ids: Sequence[str]) -> list[str]:
@@ -88,6 +133,17 @@ def skip(handout: Handout) -> None:
         Handout.objects.filter(pk=handout.pk).update(skipped=True)
 
 
+def num_open(project: Project, labeler: User) -> int:
+    """Sets that the labeler could be given now."""
+    return 0 if project.paused else len(_free(project, labeler, timezone.now()))
+
+
 def standing(project: Project) -> Standing:
-    counts = list(project.sets.annotate(count=_counted(project)).values_list("count", flat=True))
-    return Standing(sum(counts), project.overlap * len(counts), sum(count >= project.overlap for count in counts), len(counts))
+    found = project.sets.filter(gold__isnull=True).aggregate(
+        # first, as a sum below takes the name of the column that this one asks for
+        finished_sets=Count("pk", filter=Q(num_judged__gte=F("wanted"))),
+        judgements=Sum("num_judged", default=0),
+        wanted=Sum("wanted", default=0),
+        sets=Count("pk"),
+    )
+    return Standing(**found)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from itertools import combinations
 
 from django.db import transaction
 from django.utils import timezone
 
 from heedful.errors import DataError
+from heedful.web.labelling import overlap
+from heedful.web.labelling.assignment import LEAVES_OTHERS
 from heedful.web.labelling.audit import audit
-from heedful.web.labelling.models import CompletionSet, Handout, Instructions, Judgement, Project, User
+from heedful.web.labelling.models import Arm, Handout, Instructions, Judgement, Mode, Project, Reason, User
+from heedful.web.labelling.shared_text import groups
 
 MAX_NOTE = 5_000
 GONE = (
@@ -27,18 +30,25 @@ class RefusedError(DataError):
 
 @dataclass(frozen=True)
 class Sent:
-    """What the page sends. nonce: of the hand-out. version: of the instructions that the page had. answer: JSON, unchecked."""
+    """What the page sends, unchecked.
+
+    nonce: of the hand-out. version: of the instructions that the page had. answer: JSON. reasons: why the answers differ.
+    """
 
     set: int
     nonce: str
     version: int
     answer: str
     note: str = ""
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """ranks: of completion ids, 1 best, equal = tie, without gaps. flagged: the others. seconds: that the page was in sight."""
+    """ranks: of completion ids, 1 best, equal = tie, without gaps; in thumbs mode 1 is up and 2 is down. flagged: the others.
+
+    seconds: that the page was in sight.
+    """
 
     ranks: dict[str, int]
     flagged: list[str]
@@ -46,31 +56,25 @@ class Answer:
     note: str
 
 
-def groups(completions: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[list[str]]:
-    """Ids of completions with the same text, in the order shown: a group is shown once."""
-    text = {completion["id"]: completion["text"].strip() for completion in completions}
-    found: dict[str, list[str]] = {}
-    for id_ in order:
-        found.setdefault(text[id_], []).append(id_)
-    return list(found.values())
-
-
 def read_answer(raw: str, note: str, handout: Handout) -> Answer:
     """From what the page sends: tiers of numbers of what was shown, best first, and the numbers flagged.
 
-    Raises RefusedError when something shown is in none of them or in two.
+    With thumbs there are two tiers, up and down, of which one may be empty, and no flags. Raises RefusedError when something
+    shown is in none of them or in two.
     """
     shown = groups(handout.set.completions, handout.shown_order)
     try:
         sent = json.loads(raw)
         tiers, flags, seconds = sent["tiers"], sent["flagged"], float(sent["seconds"])
         numbers = [number for tier in tiers for number in tier] + list(flags)
-        complete = all(type(n) is int for n in numbers) and sorted(numbers) == list(range(len(shown))) and all(tiers)
+        thumbs = handout.set.project.mode == Mode.THUMBS
+        in_form = len(tiers) == 2 and not flags if thumbs else all(tiers)
+        complete = all(type(n) is int for n in numbers) and sorted(numbers) == list(range(len(shown))) and in_form
         in_time = 0 <= seconds < float("inf")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         complete = in_time = False
     if not (complete and in_time):
-        raise RefusedError("Each answer is ranked or flagged before a set is sent. Nothing was stored; go on below.")
+        raise RefusedError("Every answer is judged before a set is sent. Nothing was stored; go on below.")
     ranks = {id_: rank for rank, tier in enumerate(tiers, start=1) for number in tier for id_ in shown[number]}
     flagged = [id_ for number in flags for id_ in shown[number]]
     elapsed = (timezone.now() - handout.begun_at).total_seconds()
@@ -90,10 +94,11 @@ def submit(project: Project, labeler: User, sent: Sent) -> tuple[Judgement, bool
     """
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=project.pk)
-        before = Judgement.objects.filter(set=sent.set, set__project=project, labeler=labeler).first()
-        if before is not None:
-            return before, False
         handout = Handout.objects.filter(set=sent.set, set__project=project, labeler=labeler, skipped=False).first()
+        if handout is None or handout.nonce != sent.nonce:
+            before = Judgement.objects.filter(set=sent.set, set__project=project, labeler=labeler).first()
+            if before is not None:
+                return before, False
         if handout is None:
             raise RefusedError("This set is not in your hands. Nothing was stored; the next one is below.")
         if handout.nonce != sent.nonce:
@@ -102,7 +107,7 @@ def submit(project: Project, labeler: User, sent: Sent) -> tuple[Judgement, bool
         if read is None:
             raise RefusedError("Please read the instructions first. Nothing was stored.")
         now = timezone.now()
-        if handout.expires_at <= now and _taken(handout.set, handout, now) >= project.overlap:
+        if handout.expires_at <= now and handout.arm in LEAVES_OTHERS and _taken(handout, now) >= handout.set.wanted:
             raise RefusedError(GONE)
         answer = read_answer(sent.answer, sent.note, handout)
         judgement = Judgement.objects.create(
@@ -114,16 +119,38 @@ def submit(project: Project, labeler: User, sent: Sent) -> tuple[Judgement, bool
             shown_order=handout.shown_order,
             seconds=answer.seconds,
             note=answer.note,
+            reasons=[reason for reason in Reason.values if reason in sent.reasons],
+            arm=handout.arm,
+            repeat=handout.arm == Arm.REPEAT,
             created_at=now,
         )
         handout.delete()
+        if handout.set.gold is None and not judgement.repeat:
+            overlap.refresh(project, [handout.set])
     return judgement, True
 
 
-def _taken(of: CompletionSet, but: Handout, now: Any) -> int:
-    open_ = of.handouts.filter(expires_at__gt=now, skipped=False).exclude(pk=but.pk)
-    counted = of.judgements.exclude(labeler__in=of.project.left_out.values("pk"))
-    return counted.count() + open_.count()
+def _taken(but: Handout, now: datetime) -> int:
+    """Places of the set that others have or hold."""
+    held = but.set.handouts.filter(expires_at__gt=now, skipped=False, arm__in=LEAVES_OTHERS).exclude(pk=but.pk)
+    judged = but.set.judgements.filter(repeat=False).exclude(labeler__in=but.set.project.left_out.values("pk"))
+    return judged.count() + held.count()
+
+
+def gold_score(judgement: Judgement) -> tuple[int, int]:
+    """How many of the pairs that the set's known ranks decide the labeler has in that order, and of how many.
+
+    A pair of which the labeler flagged the worse one is right, and one of which they flagged the better one is not.
+    """
+    right = decided = 0
+    gold = judgement.set.gold or {}
+    worst = len(judgement.shown_order) + 1
+    own = judgement.ranks | dict.fromkeys(judgement.flagged, worst)
+    for a, b in combinations(sorted(gold, key=gold.__getitem__), 2):
+        if gold[a] < gold[b]:
+            decided += 1
+            right += own[a] < own[b]
+    return right, decided
 
 
 def current_instructions(project: Project) -> Instructions:

@@ -7,11 +7,13 @@ is without them at once. Files that were exported before are marked stale.
 from __future__ import annotations
 
 from axes.models import AccessAttempt
+from axes.utils import reset
 from django.contrib.sessions.models import Session
 from django.db import transaction
 
+from heedful.web.labelling import overlap
 from heedful.web.labelling.audit import audit
-from heedful.web.labelling.models import AuditEntry, Export, Judgement, Project, User
+from heedful.web.labelling.models import AuditEntry, CompletionSet, Export, Handout, Judgement, Project, User
 
 DELETED = "a deleted labeler"
 
@@ -29,8 +31,33 @@ def count_in(project: Project, labeler: User, who: User, *, counted: bool) -> No
             project.left_out.remove(labeler)
         else:
             project.left_out.add(labeler)
+        overlap.refresh(
+            project, CompletionSet.objects.filter(project=project, gold__isnull=True, judgements__labeler=labeler).distinct()
+        )
         project.exports.update(stale=True)
         audit(who, "took back" if counted else "left out", project.name, subject=labeler.get_username())
+
+
+def remove(project: Project, labeler: User, who: User) -> None:
+    """From a project, as labeler and as manager; what they judged stays and counts, and what they hold is free."""
+    with transaction.atomic():
+        project = Project.objects.select_for_update().get(pk=project.pk)
+        project.members.remove(labeler)
+        project.managers.remove(labeler)
+        Handout.objects.filter(set__project=project, labeler=labeler, skipped=False).delete()
+        audit(who, "removed", project.name, subject=labeler.get_username())
+
+
+def let_in(labeler: User, who: User, *, active: bool) -> None:
+    """Opens or closes an account. Closed, nobody can log in to it, and whoever is in is out; nothing is deleted."""
+    if User.objects.filter(pk=labeler.pk, is_active=not active).update(is_active=active):
+        audit(who, "opened the account of" if active else "closed the account of", subject=labeler.get_username())
+
+
+def unlock(labeler: User, who: User) -> None:
+    """After too many wrong passwords, without waiting."""
+    if reset(username=labeler.get_username()):
+        audit(who, "unlocked", subject=labeler.get_username())
 
 
 def delete(labeler: User, who: User) -> int:
@@ -41,7 +68,11 @@ def delete(labeler: User, who: User) -> int:
     name = labeler.get_username()
     with transaction.atomic():
         # As whoever submits or exports does, so that neither happens in the middle.
-        list(Project.objects.select_for_update().order_by("pk"))
+        projects = list(Project.objects.select_for_update().order_by("pk"))
+        touched = {
+            project: list(project.sets.filter(gold__isnull=True, judgements__labeler=labeler).distinct())
+            for project in projects
+        }
         Export.objects.filter(project__sets__judgements__labeler=labeler).update(stale=True)
         Export.objects.filter(who=name).update(who=DELETED)
         count, _ = Judgement.objects.filter(labeler=labeler).delete()
@@ -52,5 +83,7 @@ def delete(labeler: User, who: User) -> int:
         AuditEntry.objects.filter(who=name).update(who=DELETED)
         AuditEntry.objects.filter(subject=name).update(subject=DELETED)
         labeler.delete()
+        for project, sets in touched.items():
+            overlap.refresh(project, sets)
         audit(who, f"deleted a labeler with {count} judgements")
     return count

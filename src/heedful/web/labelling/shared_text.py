@@ -1,11 +1,11 @@
-"""What most completions of a set have in common, so that the page can dim it."""
+"""What the completions of a set have in common: equal ones are shown once, and what most share can be dimmed."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 RUN = 4  # words in a row; fewer are alike by chance
 
@@ -13,6 +13,15 @@ RUN = 4  # words in a row; fewer are alike by chance
 class Piece(NamedTuple):
     text: str
     shared: bool
+
+
+def groups(completions: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[list[str]]:
+    """Ids of completions with the same text, in the order shown: a group is shown once."""
+    text = {completion["id"]: completion["text"].strip() for completion in completions}
+    found: dict[str, list[str]] = {}
+    for id_ in order:
+        found.setdefault(text[id_], []).append(id_)
+    return list(found.values())
 
 
 def pieces(texts: Sequence[str]) -> list[list[Piece]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.contrib.auth import login
+from django.contrib.auth.forms import SetPasswordForm
 from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -25,6 +26,8 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
     found = invitations.find(token)
     if found is None:
         return render(request, "labelling/no_invitation.html", status=410)
+    if found.resets is not None:
+        return _set_password(request, token, found.resets)
     if isinstance(request.user, User):  # whoever is in already joins with the account that they have
         if request.method == "GET":
             return render(request, "labelling/join.html", {"invitation": found})
@@ -44,6 +47,17 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
         login(request, user, backend=BACKEND)
         return redirect("home")
     return render(request, "labelling/join.html", {"form": form, "invitation": found})
+
+
+def _set_password(request: HttpRequest, token: str, person: User) -> HttpResponse:
+    form = SetPasswordForm(person, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        changed = form.save(commit=False)
+        if not invitations.accept(token, changed):
+            return render(request, "labelling/no_invitation.html", status=410)
+        messages.success(request, "Your new password is stored; log in with it.")
+        return redirect("login")
+    return render(request, "labelling/set_password.html", {"form": form, "person": person})
 
 
 @require_http_methods(["GET", "POST"])

@@ -10,36 +10,33 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from heedful.web.labelling import assignment, judging
 from heedful.web.labelling.markup import as_html
-from heedful.web.labelling.models import Handout, Judgement, Project, User
-from heedful.web.labelling.shared_text import pieces
+from heedful.web.labelling.models import Handout, Judgement, Mode, Project, Reason
+from heedful.web.labelling.shared_text import groups, pieces
+from heedful.web.labelling.views.rights import user_of
 
 # F flags and U undoes, so that neither stands for an answer.
 LETTERS = "ABCDEGHIJ"
 WARNED = ("harmful", "harmless", "red-team", "toxic")  # tags of prompts that may upset
 
 
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # the middleware lets nobody else through
-    return request.user
-
-
 def _project(request: HttpRequest, slug: str) -> Project:
     """Of the labeler's own; others do not exist for them."""
-    return get_object_or_404(_user(request).projects, slug=slug)
+    return get_object_or_404(user_of(request).projects, slug=slug)
 
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    user = _user(request)
+    user = user_of(request)
     listed = [
-        (project, Judgement.objects.filter(set__project=project, labeler=user).count()) for project in user.projects.all()
+        (project, Judgement.objects.filter(set__project=project, labeler=user).count(), assignment.num_open(project, user))
+        for project in user.projects.order_by("name")
     ]
     return render(request, "labelling/home.html", {"listed": listed})
 
 
 @require_http_methods(["GET", "POST"])
 def instructions(request: HttpRequest, slug: str) -> HttpResponse:
-    project, user = _project(request, slug), _user(request)
+    project, user = _project(request, slug), user_of(request)
     current = judging.current_instructions(project)
     if request.method == "POST":
         seen = project.instructions.filter(version=_number(request, "version")).first()
@@ -54,11 +51,17 @@ def instructions(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "POST"])
 def label(request: HttpRequest, slug: str) -> HttpResponse:
-    project, user = _project(request, slug), _user(request)
+    project, user = _project(request, slug), user_of(request)
     if request.method == "POST":
         try:
-            if not judging.submit(project, user, _sent(request))[1]:
+            judgement, stored = judging.submit(project, user, _sent(request))
+            if not stored:
                 messages.info(request, "This set had an answer of yours already; that one counts.")
+            elif judgement.set.gold is not None:
+                right, decided = judging.gold_score(judgement)
+                messages.info(
+                    request, f"The answer to that set was known: of {decided} pairs you put {right} in the right order."
+                )
         except judging.RefusedError as error:
             messages.error(request, str(error))
         return redirect("label", slug=slug)
@@ -79,7 +82,7 @@ def label(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def skip(request: HttpRequest, slug: str) -> HttpResponse:
     handout = Handout.objects.filter(
-        set=_number(request, "set"), set__project=_project(request, slug), labeler=_user(request)
+        set=_number(request, "set"), set__project=_project(request, slug), labeler=user_of(request)
     ).first()
     if handout is not None:
         assignment.skip(handout)
@@ -94,6 +97,7 @@ def _sent(request: HttpRequest) -> judging.Sent:
         _number(request, "version"),
         fields.get("answer", ""),
         fields.get("note", ""),
+        tuple(fields.getlist("reasons")),
     )
 
 
@@ -106,7 +110,7 @@ def _number(request: HttpRequest, name: str) -> int:
 def _page(project: Project, handout: Handout) -> dict[str, object]:
     """Texts alone, and no ids: nothing on the page tells which model wrote what."""
     texts = {completion["id"]: completion["text"] for completion in handout.set.completions}
-    shown = judging.groups(handout.set.completions, handout.shown_order)
+    shown = groups(handout.set.completions, handout.shown_order)
     cut = pieces([texts[ids[0]] for ids in shown])
     cards = [
         {"letter": letter, "number": number, "pieces": row, "copies": len(ids)}
@@ -114,6 +118,10 @@ def _page(project: Project, handout: Handout) -> dict[str, object]:
     ]
     return {
         "project": project,
+        "mode": project.mode,
+        "thumbs": project.mode == Mode.THUMBS,
+        "versus": project.mode == Mode.VERSUS,
+        "reasons": Reason.choices if len(cards) > 1 else [],
         "set": handout.set,
         "handout": handout,
         "messages_of": handout.set.prompt["messages"],

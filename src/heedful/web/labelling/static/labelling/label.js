@@ -1,5 +1,5 @@
 // The set in hand: what is typed or clicked becomes tiers, best first, of numbers of cards, and flags. Nothing is sent before
-// each card is in one of them. What was done so far survives a reload.
+// each card is in one of them. What was done so far survives a reload. With thumbs there are two tiers, up and down.
 "use strict";
 
 const page = document.getElementById("set");
@@ -7,27 +7,43 @@ const cards = [...document.querySelectorAll(".card")];
 const letters = cards.map((card) => card.dataset.letter);
 const form = document.getElementById("send");
 const note = document.getElementById("note");
+const reasons = [...form.querySelectorAll("[name=reasons]")];
 const help = document.getElementById("help");
+const useKeys = document.getElementById("use-keys");
+const mode = page.dataset.mode;
 const draftKey = `heedful-draft-${page.dataset.draft}`;
 
 const KEPT_MS = 24 * 3600 * 1000; // drafts of other sets
+const FIXED = mode === "thumbs" ? 2 : 0; // tiers that stay when they are empty
+const ASK = {
+  rank: "Type the letters from best to worst.",
+  thumbs: "Type a letter for a thumb up, again for a thumb down.",
+  versus: "Type A or B for the better one, = if they are level.",
+}[mode];
 
-let state = { tiers: [], flagged: [], current: null };
+let state = { tiers: Array.from({ length: FIXED }, () => []), flagged: [], current: null };
 let past = [];
 let seconds = 0;
 
 const copy = (value) => JSON.parse(JSON.stringify(value));
 const tierOf = (n) => state.tiers.findIndex((tier) => tier.includes(n));
-const complete = () => state.tiers.flat().length + state.flagged.length === cards.length;
+const judged = (n) => tierOf(n) >= 0 || state.flagged.includes(n);
+const complete = () => cards.every((_, n) => judged(n));
 
 function takeOut(n) {
-  state.tiers = state.tiers.map((tier) => tier.filter((m) => m !== n)).filter((tier) => tier.length);
+  state.tiers = state.tiers.map((tier) => tier.filter((m) => m !== n)).filter((tier) => tier.length || FIXED);
   state.flagged = state.flagged.filter((m) => m !== n);
 }
 
-const acts = {
+function flag(n) {
+  const was = state.flagged.includes(n);
+  takeOut(n);
+  if (!was) state.flagged.push(n);
+}
+
+const ranking = {
   rank(n) {
-    if (tierOf(n) < 0 && !state.flagged.includes(n)) state.tiers.push([n]);
+    if (!judged(n)) state.tiers.push([n]);
   },
   tie(n) {
     if (tierOf(n) < 0) { takeOut(n); state.tiers.push([n]); }
@@ -47,17 +63,13 @@ const acts = {
   },
   up(n) { shift(n, -1); },
   down(n) { shift(n, 1); },
-  flag(n) {
-    const was = state.flagged.includes(n);
-    takeOut(n);
-    if (!was) state.flagged.push(n);
-  },
+  flag,
 };
 
 // Out of a tie, or past the neighbour.
 function shift(n, by) {
   const at = tierOf(n);
-  if (at < 0) { acts.rank(n); return; }
+  if (at < 0) { ranking.rank(n); return; }
   const tier = state.tiers[at];
   if (tier.length > 1) {
     state.tiers[at] = tier.filter((m) => m !== n);
@@ -68,8 +80,35 @@ function shift(n, by) {
   }
 }
 
+function place(n, at) {
+  takeOut(n);
+  state.tiers[at].push(n);
+}
+
+const thumbs = {
+  rank(n) { place(n, state.tiers[0].includes(n) ? 1 : 0); },
+  up(n) { place(n, 0); },
+  down(n) { place(n, 1); },
+};
+
+// One keystroke orders both; what is flagged is out of the order, and the other one stands alone.
+const versus = {
+  rank(n) {
+    if (state.flagged.includes(1 - n) && tierOf(n) >= 0) return; // the better one already: picked up, to be flagged too
+    state.tiers = [[n], [1 - n]];
+    state.flagged = [];
+  },
+  tie() { state.tiers = [[0, 1]]; state.flagged = []; },
+  flag(n) {
+    flag(n);
+    for (const m of [0, 1]) if (!judged(m)) state.tiers.push([m]);
+  },
+};
+
+const acts = { rank: ranking, thumbs, versus }[mode];
+
 function act(name, n, extra) {
-  if (page.classList.contains("warned")) return;
+  if (page.classList.contains("warned") || !acts[name]) return;
   const before = copy(state);
   acts[name](n, extra);
   state.current = n;
@@ -82,26 +121,43 @@ function undo() {
   show();
 }
 
+function placed(n) {
+  const at = tierOf(n);
+  if (state.flagged.includes(n)) return "flagged";
+  if (at < 0) return "not judged";
+  if (mode === "thumbs") return at ? "thumb down" : "thumb up";
+  const tied = state.tiers[at].length > 1;
+  if (mode === "versus") return tied ? "level" : at ? "worse" : "better";
+  return `rank ${at + 1}${tied ? ", tied" : ""}`;
+}
+
+function summary() {
+  const names = (tier, between) => tier.map((n) => letters[n]).join(between);
+  const titles = mode === "thumbs" ? ["up", "down"] : state.tiers.map((_, at) => at + 1);
+  const told = state.tiers.map((tier, at) => tier.length && `${titles[at]}: ${names(tier, mode === "thumbs" ? ", " : " = ")}`);
+  if (state.flagged.length) told.push(`flagged: ${names(state.flagged, ", ")}`);
+  return told.filter(Boolean).join(" · ");
+}
+
 function show() {
   cards.forEach((card, n) => {
-    const at = tierOf(n);
-    const flagged = state.flagged.includes(n);
-    card.classList.toggle("ranked", at >= 0);
-    card.classList.toggle("flagged", flagged);
+    const down = mode === "thumbs" && tierOf(n) === 1;
+    card.classList.toggle("ranked", tierOf(n) >= 0 && !down);
+    card.classList.toggle("down", down);
+    card.classList.toggle("flagged", state.flagged.includes(n));
     card.classList.toggle("current", state.current === n);
-    const tied = at >= 0 && state.tiers[at].length > 1;
-    card.querySelector(".place").textContent = flagged ? "flagged" : at < 0 ? "not ranked" : `rank ${at + 1}${tied ? ", tied" : ""}`;
+    card.querySelector(".place").textContent = placed(n);
   });
-  const ranked = state.tiers.map((tier, at) => `${at + 1}: ${tier.map((n) => letters[n]).join(" = ")}`);
-  if (state.flagged.length) ranked.push(`flagged: ${state.flagged.map((n) => letters[n]).join(", ")}`);
-  document.getElementById("ranking").textContent = ranked.join(" · ") || "Type the letters from best to worst.";
+  document.getElementById("ranking").textContent = summary() || ASK;
   document.getElementById("submit").disabled = !complete();
   document.getElementById("undo").disabled = !past.length;
   keep();
 }
 
 function keep() {
-  try { localStorage.setItem(draftKey, JSON.stringify({ state, past, seconds, note: note.value, at: Date.now() })); } catch { /* a full or closed store */ }
+  if (sessionStorage.getItem("heedful-left")) return;
+  const chosen = reasons.filter((box) => box.checked).map((box) => box.value);
+  try { localStorage.setItem(draftKey, JSON.stringify({ state, past, seconds, note: note.value, reasons: chosen, at: Date.now() })); } catch { /* a full or closed store */ }
 }
 
 function resume() {
@@ -110,6 +166,7 @@ function resume() {
   if (!kept) return;
   ({ state, past, seconds } = kept);
   note.value = kept.note;
+  for (const box of reasons) box.checked = kept.reasons.includes(box.value);
 }
 
 function read() {
@@ -121,15 +178,16 @@ function read() {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || help.open || event.target === note) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open || event.target === note || event.target.type === "checkbox") return;
   // On other keyboards than Latin ones, the letter that is printed in the same place.
   const key = /^[\x20-\x7e]+$/.test(event.key) ? event.key.toUpperCase() : event.code.replace(/^(Key|Digit)/, "");
   if (event.repeat && key !== "U") return;
+  if (key !== "ENTER" && useKeys.getAttribute("aria-pressed") === "false") return;
   const n = letters.indexOf(key);
   const focused = document.activeElement.closest?.(".card");
   const current = state.current ?? (focused ? Number(focused.dataset.number) : null);
   if (n >= 0) act("rank", n);
-  else if (key === "=" && current !== null) act("tie", current);
+  else if (key === "=" && (current !== null || mode === "versus")) act("tie", current ?? 0);
   else if (key === "F" && current !== null) act("flag", current);
   else if (/^[1-9]$/.test(key) && current !== null) act("move", current, Number(key));
   else if (key === "U") undo();
@@ -157,11 +215,18 @@ help.addEventListener("close", () => document.activeElement.blur());
 document.getElementById("dim")?.addEventListener("click", (event) => {
   event.target.setAttribute("aria-pressed", String(page.classList.toggle("dim")));
 });
+// Whoever speaks to the machine, or types by accident, can do without keys of one letter; it is remembered.
+useKeys.addEventListener("click", () => setKeys(useKeys.getAttribute("aria-pressed") === "false"));
+function setKeys(on) {
+  useKeys.setAttribute("aria-pressed", String(on));
+  try { localStorage.setItem("heedful-keys", on ? "on" : "off"); } catch { /* a full or closed store */ }
+}
 document.getElementById("reveal")?.addEventListener("click", () => {
   page.classList.remove("warned");
   for (const hidden of page.querySelectorAll("[inert]")) hidden.inert = false;
 });
 note.addEventListener("input", keep);
+for (const box of reasons) box.addEventListener("change", keep);
 setInterval(() => { if (document.visibilityState === "visible") seconds += 0.25; }, 250);
 addEventListener("pagehide", keep);
 
@@ -174,6 +239,8 @@ form.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { sent = false; });
 
+sessionStorage.removeItem("heedful-left");
+try { if (localStorage.getItem("heedful-keys") === "off") setKeys(false); } catch { /* a closed store */ }
 page.classList.add("dim");
 resume();
 show();

@@ -1,0 +1,48 @@
+"""Who had a say, as far as labelers told: how many people and judgements for each country, language and age band."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from django.db.models import Count, Q
+
+from heedful.web.labelling.models import Project
+
+LEAST = 3  # fewer people of a kind are not shown apart, or a row would tell who they are
+FIELDS = {"country": "Country", "language": "First language", "age_band": "Age"}
+SILENT, FEW = "not told", "others"
+
+
+class Row(NamedTuple):
+    """labelers: of a kind; judgements: theirs; share: of all judgements."""
+
+    kind: str
+    labelers: int
+    judgements: int
+    share: float
+
+
+def tables(project: Project) -> list[tuple[str, list[Row]]]:
+    """One table a field, the most frequent kind first; none for a field of which nobody told anything."""
+    own = Count("judgements", filter=Q(judgements__set__project=project, judgements__repeat=False))
+    people = list(project.members.annotate(count=own).values("count", *FIELDS))
+    found = []
+    for field, title in FIELDS.items():
+        kinds = [_kind(str(person[field])) for person in people]
+        if set(kinds) <= {SILENT}:
+            continue
+        sizes = Counter(kinds)
+        shown = [kind if sizes[kind] >= LEAST else FEW for kind in kinds]
+        labelers = Counter(shown)
+        judgements = Counter[str]()
+        for kind, person in zip(shown, people, strict=True):
+            judgements[kind] += person["count"]
+        total = max(1, judgements.total())
+        rows = [Row(kind, labelers[kind], judgements[kind], judgements[kind] / total) for kind in labelers]
+        found.append((title, sorted(rows, key=lambda row: (row.kind in (FEW, SILENT), -row.labelers, row.kind))))
+    return found
+
+
+def _kind(told: str) -> str:
+    return " ".join(told.split()).casefold().capitalize() or SILENT

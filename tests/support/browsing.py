@@ -1,0 +1,35 @@
+"""A real browser on the labelling pages."""
+
+from __future__ import annotations
+
+from labelled_project import PASSWORD
+from playwright.sync_api import Browser, Page
+
+# Without these Chromium looks for its maker's hosts.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+def visitor(browser: Browser, said: list[str]) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    return page
+
+
+def join(page: Page, link: str, name: str) -> None:
+    page.goto(link)
+    accessible(page)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password", exact=False).first.fill(PASSWORD)
+    page.get_by_label("Password confirmation").fill(PASSWORD)
+    page.get_by_role("button", name="Join").click()
+    page.wait_for_selector("text=Your projects")
+
+
+def accessible(page: Page) -> None:
+    """No serious issue that Axe knows of."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not found, [(v["id"], [node["target"] for node in v["nodes"]]) for v in found]
