@@ -266,6 +266,10 @@ def test_written_responses_hold_what_argillas_server_asks_for(tmp_path: Path) ->
     first = records[0]["responses"][0]["values"]
     assert first["flagged"] == {"value": ["response-4"]}
     assert [one["rank"] for one in first["ranking"]["value"]] == [2, 1, 2, 3]
+    gaps = judged("j", "p", "ann", {"p/1": 1, "p/2": 4, "p/3": 1}, flagged=("p/4",))
+    argilla.write(tmp_path / "r.jsonl", OURS._replace(judgements=[gaps]))
+    values = json.loads((tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines()[0])["responses"][0]["values"]
+    assert [one["rank"] for one in values["ranking"]["value"]] == [1, 4, 1, 4], "no rank is beyond the number of answers"
     assert records[0]["responses"][2]["user_id"] == str(uuid.UUID(int=7)), "a labeler who has a UUID keeps it"
 
 

@@ -98,9 +98,11 @@ def test_what_a_ranker_says(ranker: Any, ranks: dict[str, int], flagged: tuple[s
         (["a", "b", "c"], {"rank": ["a", "b", "c"]}, True),
         ([2, 10, 1], ["1", "2", "10"], True),  # the editor lists whole numbers first and by size
         (["b", 2, 1], ["1", "2", "b"], True),
+        ([2, 10, 1], ["2", "10", "1"], True),  # the task's own order
         (["02", "01"], ["01", "02"], False),  # those are no whole numbers to JavaScript
         ([2, 10, 1], ["10", "1", "2"], False),
         (["a", "b", "c"], {"1": ["a", "b", "c"], "2": [], "3": []}, True),  # bucket 1 may be the default one
+        ([10, "b", 2], {"1": ["2", "10", "b"], "2": [], "3": [], "4": [], "flagged": []}, True),
         (["a", "b", "c"], {"_": [], "1": ["a", "b", "c"]}, False),  # with "_" there is no default bucket
         (["a"], ["a"], False),
     ],
@@ -154,6 +156,8 @@ def test_buckets_without_numbers_need_their_order(tmp_path: Path) -> None:
     assert sets.judgements[0].ranks == {"b": 1, "c": 2, "a": 3}
     with pytest.raises(RecordError, match="bucket 'good' says no rank"):
         labelled(tmp_path, named, buckets=("best", "bad"))
+    with pytest.raises(RecordError, match=r"bucket '3' says no rank; .*--buckets best,bad$"):
+        labelled(tmp_path, task({"best": ["a"], "bad": ["b"], "3": ["c"]}), buckets=("best", "bad"))
 
 
 def test_notes_and_one_of_several_rankings(tmp_path: Path) -> None:
@@ -341,6 +345,8 @@ def test_other_names_of_questions_and_fields(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r":1, response 1: holds several rankings \(x, z\); choose one with --question"):
         interchange.read("argilla", argilla_file(tmp_path, lines(several, several)))
     assert answered(tmp_path, several, question="z")[0].judgements[0].ranks["q1/Response 2"] == 1
+    with pytest.raises(RecordError, match=r"'x' names '2', which is no answer; .* are: Answer 2, Response 1, Response 2$"):
+        answered(tmp_path, changed(one, "fields", "Answer 2", to="Or."))
 
 
 def test_options_that_a_record_has_no_answer_for(tmp_path: Path) -> None:

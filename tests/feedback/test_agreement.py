@@ -99,27 +99,6 @@ def test_alpha_is_krippendorffs() -> None:
     assert found["krippendorff_alpha"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("noise", [0.3, 1.0, math.inf])
-def test_alpha_is_evalicas(noise: float) -> None:
-    """Also with ties and gaps, as a table of labelers by units in both directions."""
-    import evalica
-    import pandas as pd
-
-    judgements = [
-        j.model_copy(update={"ranks": {id_: min(rank, 3) for id_, rank in j.ranks.items()}})
-        for k, j in enumerate(crowd({"a": 0.3, "b": noise, "c": 0.5}, 30, seed=1))
-        if k % 7
-    ]
-    columns = []
-    for rows in latest(judgements).values():
-        for one, two in combinations(sorted(rows[0].ranks), 2):
-            column = {j.labeler: int(np.sign(j.ranks[one] - j.ranks[two])) for j in rows}
-            columns += [column, {name: -rating for name, rating in column.items()}] if len(column) > 1 else []
-    table = pd.DataFrame([[column.get(name, math.nan) for column in columns] for name in "abc"])
-    expected = evalica.alpha(table, distance="ordinal").alpha
-    assert krippendorff(latest(judgements))["krippendorff_alpha"] == pytest.approx(expected)
-
-
 def test_alpha_of_a_crowd() -> None:
     found = agreement(crowd({"a": 0.3, "b": 0.3, "c": 0.3}, 40, seed=0))
     low, alpha, high = (found[f"krippendorff_alpha{end}"] for end in ("_low", "", "_high"))

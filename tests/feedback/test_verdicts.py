@@ -76,7 +76,7 @@ def test_reasons_say_the_figures() -> None:
     assert found == (
         RANDOM,
         (
-            "agrees with the others on 52% of pairs; 120 votes are random clicks with probability 0.99",
+            "agrees with the others on 52% of pairs; random clicks explain the 120 votes with probability 0.99",
             "agrees with itself on 50% of 24 repeated pairs (95% 31% to 69%)",
             "ranks 75% of pairs against the order shown (q below 0.001)",
             "75% of judgements too fast to have read: more than 15 words a second (median 1.2 s)",

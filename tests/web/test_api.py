@@ -240,6 +240,12 @@ def test_a_or_b_takes_a_second_model(boss: str) -> None:
     against = [row | {"model": "other", "text": row["text"] + " Yes."} for row in new_project()["completions"]]
     assert call("POST", "projects", boss, new_project(mode="versus")).status_code == 422
     assert call("POST", "projects", boss, new_project(mode="versus", against=against)).json()["mode"] == "versus"
+    made, ada = Project.objects.get(), User.objects.create_user("ada", password=PASSWORD)
+    made.members.add(ada)
+    made.instructions.get().readers.add(ada)
+    label_all(made, ada)
+    versus = call("GET", "projects/another/quality", boss).json()["versus"]
+    assert (versus["first"], versus["second"], versus["num_judgements"]) == ("secret-model-1", "other", 4)
 
 
 def test_pausing_and_inviting(project: Project, boss: str) -> None:
@@ -295,8 +301,12 @@ def test_leaving_out_and_taking_back(project: Project, labelers: list[User], bos
     ]
     read = "projects/my-house/judgements"
     everything = call("GET", read, boss).content
+    assert len(everything.splitlines()) == 8
+    assert call("GET", f"{read}?after={Judgement.objects.filter(set__project=elsewhere)[0].pk}", boss).status_code == 422
     change = "projects/my-house/labelers/labeler-1/counted"
     assert call("POST", change, boss, {"counted": False}).json() == {"name": "labeler-1", "judgements": 4, "counted": False}
+    counted = {row["name"]: row["counted"] for row in call("GET", "projects/my-house/labelers", boss).json()}
+    assert [name for name, yes in counted.items() if not yes] == ["labeler-1"]
     assert {json.loads(line)["labeler"] for line in call("GET", read, boss).content.splitlines()} == {"labeler-0"}
     assert standing(project).judgements == 4
     assert call("POST", change, boss, {"counted": True}).json()["counted"]

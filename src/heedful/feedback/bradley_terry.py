@@ -42,6 +42,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 LOG_SD_PRIORS = ((0.0, 1.0), (np.log(0.5), 0.5), (np.log(0.5), 0.5))  # mean and deviation of log sd_s, sd_a and sd_k
 THRESHOLD_BOUNDS, LOG_SD_BOUNDS = (1e-6, 20.0), (-5.0, 5.0)  # those of tau are reached without ties and with nothing else
+MEAN_BOUNDS, LOG_VARIANCE_BOUNDS = (-100.0, 100.0), (-80.0, 10.0)  # of the logs, and of all; beyond them a search overflows
 # Expectations are sums over N nodes: five of the difference by Gauss and Hermite, and for each five of (alpha, kappa), right
 # for polynomials of the third degree. With 63 nodes scores of UKPConvArg1 move by a hundredth of their errors.
 _X_D, _W_D = np.polynomial.hermite_e.hermegauss(5)
@@ -50,7 +51,7 @@ WEIGHT_K = np.array([2, 1, 1, 1, 1]) / 6
 DIFFERENCE_N, WEIGHT_N = np.repeat(_X_D, 5), np.outer(_W_D / _W_D.sum(), WEIGHT_K).ravel()
 # (2K, N): weighted sums over the nodes of the difference, of what stands there and of its product with the node.
 SUMS_N = np.concatenate([np.tile(np.eye(5), 5) * weight_N for weight_N in (WEIGHT_N, WEIGHT_N * DIFFERENCE_N)])
-BLOCK = 512  # terms at a time, so that they stay in the cache
+BLOCK = 1_024  # terms at a time: they stay in the cache, and products of matrices on one core
 MAX_STEPS = 5_000
 # Largest slope left, in units of the bound for a step as long as a standard error: what counts as settled, and what is sought.
 SETTLED, SOUGHT = 1e-2, 1e-4
@@ -195,17 +196,16 @@ class _Bound:
         gap_T, sd_T, labeler_T = gap_T[block], sd_T[block], self.labeler_T[block]
         alpha_KT, edge_KT = alpha_KL[:, labeler_T], kappa_KL[:, labeler_T] * self.edge_T[block]
         # the nodes need no side, as they lie evenly about 0
-        logit_DKT = (gap_T + sd_T * _X_D[:, None])[:, None] * alpha_KT + edge_KT
-        logit_NT = logit_DKT.reshape(len(WEIGHT_N), -1)
+        logit_NT = ((gap_T + sd_T * _X_D[:, None])[:, None] * alpha_KT + edge_KT).reshape(len(WEIGHT_N), -1)
         size_NT = np.abs(logit_NT)
         term_NT = (logit_NT - size_NT) / 2 - np.log1p(np.exp(-size_NT))
-        slope_KT, tilt_KT = np.split(SUMS_N @ (1 - np.exp(term_NT)), 2)
+        sums_T = SUMS_N @ (1 - np.exp(term_NT))
+        slope_KT, tilt_KT = sums_T[: len(WEIGHT_K)], sums_T[len(WEIGHT_K) :]
         by_gap_KT, by_sd_KT, by_kappa_KT = slope_KT * alpha_KT, tilt_KT * alpha_KT, slope_KT * edge_KT
         by_alpha_KT = gap_T * by_gap_KT + sd_T * by_sd_KT
         sums = (x_KT.sum(axis=0) for x_KT in (by_gap_KT, by_alpha_KT, by_kappa_KT))
         by_variance_T = by_sd_KT.sum(axis=0) / (2 * sd_T)
-        wide = DISCRIMINATION_K @ by_alpha_KT, THRESHOLD_K @ by_kappa_KT
-        return np.stack([WEIGHT_N @ term_NT, *sums, by_variance_T, *wide])
+        return np.stack([WEIGHT_N @ term_NT, *sums, by_variance_T, DISCRIMINATION_K @ by_alpha_KT, THRESHOLD_K @ by_kappa_KT])
 
     def __call__(self, x: Floats) -> tuple[float, Floats]:
         n, m = self.num_items, self.num_labelers
@@ -264,7 +264,7 @@ def fit(votes: Comparisons, *, sought: float = SOUGHT) -> BradleyTerry:
     normals = [part for error in (error_I, error_L, error_K) for part in (np.zeros(len(error)), 2 * np.log(error))]
     tau = 0.5 if bound.num_level_L.any() else THRESHOLD_BOUNDS[0]
     start = np.concatenate([*normals, [tau], [center for center, _ in LOG_SD_PRIORS]])
-    free = [(-np.inf, np.inf)] * (2 * n + 4 * m)
+    free = [(-np.inf, np.inf)] * n + [LOG_VARIANCE_BOUNDS] * n + ([MEAN_BOUNDS] * m + [LOG_VARIANCE_BOUNDS] * m) * 2
     low, high = np.array([*free, THRESHOLD_BOUNDS, *[LOG_SD_BOUNDS] * 3]).T / scale
 
     def scaled(y: Floats) -> tuple[float, Floats]:

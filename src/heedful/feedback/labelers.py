@@ -100,25 +100,30 @@ def agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
 
 
 def krippendorff(by_prompt: Mapping[str, Sequence[Judgement]]) -> dict[str, float | None]:
-    """Krippendorff's alpha (ordinal) with a 95% interval; None where it is undefined.
+    """Krippendorff's alpha (ordinal, by evalica) with a 95% interval; None where it is undefined.
 
     A unit is an ordered pair of completions of a prompt, a rating -1, 0 or 1 (first one better, level, second one better), so
     that prompts with different completions and rankings without the flagged ones can be joined. Every pair stands in both
-    directions, else alpha would depend on ids. The interval resamples prompts, as the pairs of a prompt hang together.
-
-    Krippendorff, "Content Analysis", 4th edition, 2019, chapter 12: alpha = 1 - (N - 1) sum o d / sum n n d, with coincidences
-    o, ratings n of each kind, N of all, and ordinal distances d. In both directions as many ratings are -1 as 1, so that -1
-    and 0 are a quarter as far apart as -1 and 1, whatever the numbers, and with the sums of `_coincidences`
-
-        alpha = 1 - (2 M - 1) D / (2 M A)
+    directions, else alpha would depend on ids. The interval resamples prompts: the pairs of a prompt hang together, and
+    evalica's own bootstrap, which draws single pairs of ratings, would make it too narrow.
     """
-    sums = np.array([found for rows in by_prompt.values() if (found := _coincidences(rows))[0]], dtype=float).reshape(-1, 3)
-    estimate = _alpha(sums.sum(axis=0))
+    tables = []
+    for rows in by_prompt.values():
+        columns = []
+        for a, b in combinations(sorted({id_ for judgement in rows for id_ in judgement.ranks}), 2):
+            column = {j.labeler: sign(j.ranks[a] - j.ranks[b]) for j in rows if a in j.ranks and b in j.ranks}
+            if len(column) > 1:
+                columns += [column, {labeler: -rating for labeler, rating in column.items()}]
+        if columns:
+            tables.append(columns)
+    names = sorted({labeler for columns in tables for column in columns for labeler in column})
+    ratings = [np.array([[c.get(name, np.nan) for c in columns] for name in names], dtype=float) for columns in tables]
+    estimate = _alpha(ratings)
     chance = np.random.default_rng(0)
     draws = []
-    if estimate is not None and len(sums) > 1:
+    if estimate is not None and len(ratings) > 1:
         for _ in range(NUM_RESAMPLES):
-            drawn = _alpha(sums[chance.integers(len(sums), size=len(sums))].sum(axis=0))
+            drawn = _alpha([ratings[i] for i in chance.integers(len(ratings), size=len(ratings))])
             if drawn is not None:
                 draws.append(drawn)
     low, high = np.quantile(draws, [0.025, 0.975]) if draws else (None, None)
@@ -129,23 +134,14 @@ def krippendorff(by_prompt: Mapping[str, Sequence[Judgement]]) -> dict[str, floa
     }
 
 
-def _coincidences(rows: Sequence[Judgement]) -> tuple[int, int, float]:
-    """(M, A, D) of one prompt, in one direction, over pairs that several labelers ranked.
+def _alpha(ratings: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> float | None:
+    """alpha of tables (labelers by units) side by side; None where all ratings are the same, as then nothing is expected."""
+    import evalica  # with pandas it takes a second to import, which whoever asks for labeler_quality alone need not wait
+    import pandas as pd
 
-    M: ratings. A: those that are not level. D: disagreement, sum of (level (first + second) + 4 first second) / (ratings - 1).
-    """
-    num_ratings, num_decided, disagreement = 0, 0, 0.0
-    for a, b in combinations(sorted({id_ for judgement in rows for id_ in judgement.ranks}), 2):
-        signs = [sign(j.ranks[a] - j.ranks[b]) for j in rows if a in j.ranks and b in j.ranks]
-        if len(signs) > 1:
-            first, level, second = (signs.count(value) for value in (-1, 0, 1))
-            num_ratings += len(signs)
-            num_decided += first + second
-            disagreement += (level * (first + second) + 4 * first * second) / (len(signs) - 1)
-    return num_ratings, num_decided, disagreement
-
-
-def _alpha(sums: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
-    """alpha from M, A and D; None where all is level, as then nothing is expected."""
-    num_ratings, num_decided, disagreement = sums.tolist()
-    return 1 - (2 * num_ratings - 1) * disagreement / (2 * num_ratings * num_decided) if num_decided else None
+    if not ratings:
+        return None
+    table = np.concatenate(ratings, axis=1)
+    if len(np.unique(table[~np.isnan(table)])) < 2:
+        return None
+    return float(evalica.alpha(pd.DataFrame(table), distance="ordinal").alpha)

@@ -77,7 +77,8 @@ def _said(found: Evidence) -> tuple[str, str]:
     if found.clicks and found.others.z is None:
         return RANDOM, "decides no pair where the others see an order"
     if found.clicks and found.clicker is not None:
-        return RANDOM, f"{agrees}; {found.clicker.num_votes} votes are random clicks with {_chance(found.clicker.probability)}"
+        chance = _chance(found.clicker.probability)
+        return RANDOM, f"{agrees}; random clicks explain the {found.clicker.num_votes} votes with {chance}"
     if found.clicks:
         return RANDOM, f"{agrees}, no more than random clicks would (z {found.others.z:.1f})"
     if found.others.suspect:

@@ -142,7 +142,8 @@ function summary() {
 function show() {
   cards.forEach((card, n) => {
     const down = mode === "thumbs" && tierOf(n) === 1;
-    card.classList.toggle("ranked", tierOf(n) >= 0 && !down);
+    const worse = mode === "versus" && tierOf(n) === 1;
+    card.classList.toggle("ranked", tierOf(n) >= 0 && !down && !worse);
     card.classList.toggle("down", down);
     card.classList.toggle("flagged", state.flagged.includes(n));
     card.classList.toggle("current", state.current === n);
