@@ -25,8 +25,7 @@ from heedful import __version__, exchange
 from heedful.errors import HeedfulError
 from heedful.records import Completion, Prompt, to_line
 from heedful.web.labelling import files, judgement_pages, people, quality, tokens
-from heedful.web.labelling.assignment import standing
-from heedful.web.labelling.audit import audit
+from heedful.web.labelling.assignment import pause, standing
 from heedful.web.labelling.invitations import VALID_DAYS, invite
 from heedful.web.labelling.models import ApiToken, Judgement, Project, User
 from heedful.web.labelling.request_body import Body
@@ -180,8 +179,7 @@ def show_project(request: Asked, slug: str) -> exchange.ProjectDetail:
 def pause_project(request: Asked, slug: str, sent: Annotated[exchange.Paused, Body(...)]) -> exchange.ProjectDetail:
     """Stops handing sets out, or goes on."""
     project, owner = _managed(request, slug), request.auth.owner
-    if Project.objects.filter(pk=project.pk, paused=not sent.paused).update(paused=sent.paused):
-        audit(owner, "paused" if sent.paused else "went on", project.name)
+    pause(project, owner, paused=sent.paused)
     project.paused = sent.paused
     return _detail(project, owner)
 

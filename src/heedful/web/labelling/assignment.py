@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.utils import timezone
 
+from heedful.web.labelling.audit import audit
 from heedful.web.labelling.models import Arm, CompletionSet, Handout, Judgement, Project, User
 
 REPEAT_AFTER = 10  # other sets between a labeler's judgement and its repeat, so that it is not remembered
@@ -124,6 +125,12 @@ def _repeatable(project: Project, labeler: User) -> list[int]:
 
 def shuffled(ids: Sequence[str]) -> list[str]:
     return random.sample(list(ids), len(ids))
+
+
+def pause(project: Project, who: User, *, paused: bool) -> None:
+    """Hands nothing out, or goes on; what was begun counts either way."""
+    if Project.objects.filter(pk=project.pk, paused=not paused).update(paused=paused):
+        audit(who, "paused" if paused else "went on", project.name)
 
 
 def skip(handout: Handout) -> None:

@@ -16,9 +16,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from heedful.errors import HeedfulError
 from heedful.records import to_line
-from heedful.web.labelling import coverage, files, invitations, judging, overlap, quality
+from heedful.web.labelling import assignment, coverage, files, invitations, judging, overlap, quality
 from heedful.web.labelling.assignment import standing
-from heedful.web.labelling.audit import audit
 from heedful.web.labelling.forms import HandoutsForm, InstructionsForm, ProjectForm
 from heedful.web.labelling.judging import current_instructions
 from heedful.web.labelling.models import AuditEntry, Mode, Project
@@ -97,9 +96,7 @@ def revoke(request: HttpRequest, project: Project, invitation: int) -> HttpRespo
 @managers_only
 @require_POST
 def pause(request: HttpRequest, project: Project) -> HttpResponse:
-    wanted = request.POST.get("paused") == "1"
-    if Project.objects.filter(pk=project.pk, paused=not wanted).update(paused=wanted):
-        audit(user_of(request), "paused" if wanted else "went on", project.name)
+    assignment.pause(project, user_of(request), paused=request.POST.get("paused") == "1")
     return redirect("project", slug=project.slug)
 
 
