@@ -209,6 +209,13 @@ def test_the_written_table_is_what_a_spreadsheet_may_open(tmp_path: Path) -> Non
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
 
 
+@pytest.mark.parametrize("text", ['[{"role": "user", "content": "Why?"}]', '[ {"content": 1', "[1] or 2?", "[{}]"])
+def test_a_question_that_looks_like_messages_stays_a_question(text: str, tmp_path: Path) -> None:
+    sets = Sets([prompt("p", text)], [answer("a", "p", "So.")], [judged("j", "p", "ann", {"a": 1})])
+    for form in interchange.FORMATS:
+        assert there_and_back(form, sets, tmp_path)[0].prompts == sets.prompts, form
+
+
 # ---- what a format cannot carry
 
 
