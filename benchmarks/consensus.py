@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from ranking_crowd import METHODS, OF_RANKINGS, Crowd, accuracy, crowd, id_of, judgements_of, prompt_of
+from ranking_crowd import METHODS, OF_RANKINGS, Crowd, accuracy, crowd, id_of, judgements_of, prompt_of, readers
 from ukpconvarg1 import Real, dawid_skene, majorities, read, with_clickers
 
-from heedful.feedback.bradley_terry import fit, settle
+from heedful.feedback.bradley_terry import Comparisons, fit, settle
 from heedful.feedback.clickers import random_clickers
 from heedful.feedback.labelers import labeler_quality
 from heedful.feedback.settlement import settle_into
@@ -130,15 +131,30 @@ def gold(rights: dict[str, np.ndarray[Any, Any]]) -> None:
         row(name, f"{right.mean():.4f}", "" if name == "heedful" else interval(rights["heedful"] - right))
 
 
+def never_asked(real: Real, clicks_L: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Our agreement with gold, and that of the scores alone, from the votes of everybody else."""
+    keep_C = ~clicks_L[real.votes.labeler_C]
+    columns = (real.votes.item_a_C, real.votes.item_b_C, real.votes.labeler_C, real.votes.outcome_C)
+    a_C, b_C, labeler_C, outcome_C = (column[keep_C] for column in columns)
+    model = fit(Comparisons(a_C, b_C, labeler_C, outcome_C, real.votes.num_items, real.votes.num_labelers))
+    deaf = replace(model, discriminations_L=np.where(clicks_L, 1e-12, model.discriminations_L))  # their votes weigh nothing
+    return float(real.right(settle(deaf, real.votes)[1]).mean()), real.in_order(model)
+
+
 def clicked(real: Real, clean: dict[str, np.ndarray[Any, Any]], in_order: float, num_seeds: int) -> None:
     """The votes of a tenth of the people replaced by random ones."""
-    losses: dict[str, list[float]] = {name: [] for name in ("heedful, scores alone on decided pairs", *clean)}
+    alone, asked_not = "heedful, scores alone on decided pairs", "had these people never been asked"
+    names = (alone, f"{alone}, {asked_not}", "heedful", f"heedful, {asked_not}", *[name for name in clean if name != "heedful"])
+    losses: dict[str, list[float]] = {name: [] for name in names}
     lines = []
     total = np.zeros(3, dtype=int)
     for seed in range(num_seeds):
         mixed, clicks_L = with_clickers(real, seed)
         rights, mixed_in_order = settled(mixed)
-        losses["heedful, scores alone on decided pairs"].append(100 * (in_order - mixed_in_order))
+        missing, missing_in_order = never_asked(real, clicks_L)
+        losses[alone].append(100 * (in_order - mixed_in_order))
+        losses[f"{alone}, {asked_not}"].append(100 * (in_order - missing_in_order))
+        losses[f"heedful, {asked_not}"].append(100 * (float(clean["heedful"].mean()) - missing))
         for name, right in rights.items():
             losses[name].append(100 * float(clean[name].mean() - right.mean()))
         listed = random_clickers(mixed.votes)
@@ -165,18 +181,23 @@ def truth() -> None:
     """Rankings of items with known worth, by labelers of known skill."""
     for level in (0.0, 0.4):
         methods = METHODS | (OF_RANKINGS if level == 0 else {})
-        crowds = {k: [crowd(seed, level=level, num_clickers=k) for seed in SYNTHETIC_SEEDS] for k in (0, 2)}
-        found = {name: {k: _accuracies(method, crowds[k]) for k in crowds} for name, method in methods.items()}
-        ours = found["scores"][0]
-        kind = "without ties" if level == 0 else "with ties"
+        clean = [crowd(seed, level=level) for seed in SYNTHETIC_SEEDS]
+        mixed = [crowd(seed, level=level, num_clickers=2) for seed in SYNTHETIC_SEEDS]
+        kinds = {"clean": clean, "mixed": mixed, "missing": [readers(found) for found in mixed]}
+        found = {
+            name: {kind: _accuracies(method, crowds) for kind, crowds in kinds.items()} for name, method in methods.items()
+        }
+        ours = found["scores"]["clean"]
         heading(
-            f"Pairs in the true order, a tie being half right; rankings {kind}, mean of {len(crowds[0])} crowds:",
-            *("method", "accuracy", "lead of scores, mean", "least", "most", "lost to 2 random clickers of 20"),
+            f"Pairs in the true order, a tie being half right; {len(clean)} crowds with{'' if level else 'out'} level votes:",
+            *("method", "accuracy", "lead of scores, mean", "least", "most"),
+            *("lost to 2 random clickers of 20", "lost had these never been asked"),
         )
         for name, own in found.items():
-            leads = 100 * (ours - own[0])
+            leads = 100 * (ours - own["clean"])
             shown = ("", "", "") if name == "scores" else tuple(f"{x:+.2f}" for x in (leads.mean(), leads.min(), leads.max()))
-            row(name, f"{own[0].mean():.4f}", *shown, f"{100 * (own[0] - own[2]).mean():.2f}")
+            lost = (f"{100 * (own['clean'] - own[kind]).mean():.2f}" for kind in ("mixed", "missing"))
+            row(name, f"{own['clean'].mean():.4f}", *shown, *lost)
 
 
 def _accuracies(method: Callable[[Crowd], Any], crowds: Sequence[Crowd]) -> np.ndarray[Any, Any]:

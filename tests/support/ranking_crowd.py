@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,15 @@ def crowd(seed: int, *, num_clickers: int = 0, level: float = 0.0, highest: floa
     a, b, labeler_C, outcome_C = np.array(columns).T
     noise[clickers] = math.inf
     return Crowd(Comparisons(a, b, labeler_C, outcome_C, truth.size, NUM_LABELERS), truth.ravel(), noise)
+
+
+def readers(found: Crowd) -> Crowd:
+    """The same without the votes of those who click at random."""
+    keep_C = np.isfinite(found.noise)[found.votes.labeler_C]
+    columns = (found.votes.item_a_C, found.votes.item_b_C, found.votes.labeler_C, found.votes.outcome_C)
+    a_C, b_C, labeler_C, outcome_C = (column[keep_C] for column in columns)
+    votes = Comparisons(a_C, b_C, labeler_C, outcome_C, found.votes.num_items, found.votes.num_labelers)
+    return replace(found, votes=votes)
 
 
 def prompt_of(item: int) -> str:

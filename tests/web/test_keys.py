@@ -50,7 +50,7 @@ VERSUS = {
     "aFb": "1: B · flagged: A",
     "aFbF": "flagged: A, B",
     "aFa": "1: A · 2: B",
-    "aFF": "1: B · 2: A",
+    "aFF": "Type A or B for the better one, = if they are level.",
     "=u": "Type A or B for the better one, = if they are level.",
 }
 NEITHER = "Type the letters from best to worst."

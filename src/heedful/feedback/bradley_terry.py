@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, special
+from threadpoolctl import threadpool_limits
 
 from heedful.errors import DataError
 from heedful.feedback.consensus import latest
@@ -273,7 +274,8 @@ def fit(votes: Comparisons, *, sought: float = SOUGHT) -> BradleyTerry:
 
     options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "maxcor": 20, "ftol": 1e-12, "gtol": sought}
     limits = optimize.Bounds(low, high)
-    found = optimize.minimize(scaled, start / scale, jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    with threadpool_limits(1, "blas"):  # several cores are slower at such short products, on a busy machine many times
+        found = optimize.minimize(scaled, start / scale, jac=True, method="L-BFGS-B", bounds=limits, options=options)
     left = np.abs(np.clip(found.x - found.jac, low, high) - found.x).max()
     if not left < SETTLED:  # a search that stops at the limit of rounding is done, whatever it says
         raise DataError(f"the fit did not settle in {found.nit} steps ({found.message}, slope {left:.3g}); check the votes")

@@ -16,7 +16,7 @@ from heedful.web.home import DATABASE, NAME, secret_path
 def back_up(home: Path, output: Path) -> Path:
     """Copies database and secret key of `home` to the new folder `output`, which can be served as it is. Returns it.
 
-    SQLite copies page by page and begins anew where somebody writes, so that answers may come in meanwhile. Raises DataError
+    SQLite reads the database as it is at one moment, while answers go on coming in. Raises DataError
     where output exists, there is no SQLite database, or the copy does not pass SQLite's own check.
     """
     if os.environ.get(DATABASE):

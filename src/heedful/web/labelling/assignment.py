@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models.functions import Least
 from django.utils import timezone
 
 from heedful.web.labelling.audit import audit
@@ -103,11 +104,17 @@ class Room(NamedTuple):
 
 
 def _free(project: Project, labeler: User, now: datetime) -> list[Room]:
-    held = Handout.objects.filter(set__project=project, expires_at__gt=now, skipped=False, arm__in=LEAVES_OTHERS)
-    in_hands = Counter(held.values_list("set", flat=True))
+    others = places_held(project, now).exclude(labeler=labeler)
+    in_hands = Counter(others.values_list("set", flat=True))
     sets = _open_to(project, labeler).filter(gold__isnull=True, num_judged__lt=F("wanted"))
     rows = sets.values_list("pk", "information", "num_judged", "wanted")
     return [Room(pk, told, judged + in_hands[pk]) for pk, told, judged, wanted in rows if judged + in_hands[pk] < wanted]
+
+
+def places_held(project: Project, now: datetime) -> QuerySet[Handout]:
+    """Hand-outs that keep a place of their set: those of labelers whose judgement would count."""
+    held = Handout.objects.filter(set__project=project, expires_at__gt=now, skipped=False, arm__in=LEAVES_OTHERS)
+    return held.filter(labeler__is_active=True).exclude(labeler__in=project.left_out.values("pk"))
 
 
 def _gold(project: Project, labeler: User) -> list[int]:
@@ -149,7 +156,7 @@ def standing(project: Project) -> Standing:
     found = project.sets.filter(gold__isnull=True).aggregate(
         # first, as a sum below takes the name of the column that this one asks for
         finished_sets=Count("pk", filter=Q(num_judged__gte=F("wanted"))),
-        judgements=Sum("num_judged", default=0),
+        judgements=Sum(Least("num_judged", "wanted"), default=0),
         wanted=Sum("wanted", default=0),
         sets=Count("pk"),
     )

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from heedful.errors import DataError
 from heedful.web.labelling import overlap
-from heedful.web.labelling.assignment import LEAVES_OTHERS
+from heedful.web.labelling.assignment import LEAVES_OTHERS, places_held
 from heedful.web.labelling.audit import audit
 from heedful.web.labelling.models import Arm, Handout, Instructions, Judgement, Mode, Project, Reason, User
 from heedful.web.labelling.shared_text import groups
@@ -132,7 +132,7 @@ def submit(project: Project, labeler: User, sent: Sent) -> tuple[Judgement, bool
 
 def _taken(but: Handout, now: datetime) -> int:
     """Places of the set that others have or hold."""
-    held = but.set.handouts.filter(expires_at__gt=now, skipped=False, arm__in=LEAVES_OTHERS).exclude(pk=but.pk)
+    held = places_held(but.set.project, now).filter(set=but.set).exclude(pk=but.pk)
     judged = but.set.judgements.filter(repeat=False).exclude(labeler__in=but.set.project.left_out.values("pk"))
     return judged.count() + held.count()
 

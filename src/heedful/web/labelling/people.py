@@ -10,12 +10,20 @@ from axes.models import AccessAttempt
 from axes.utils import reset
 from django.contrib.sessions.models import Session
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from heedful.web.labelling import overlap
 from heedful.web.labelling.audit import audit
-from heedful.web.labelling.models import AuditEntry, CompletionSet, Export, Handout, Judgement, Project, User
+from heedful.web.labelling.models import AuditEntry, CompletionSet, Export, Handout, Invitation, Judgement, Project, User
 
 DELETED = "a deleted labeler"
+
+
+def of(project: Project) -> QuerySet[User]:
+    """Who labels in a project, manages it, or has judged something there."""
+    judged = Judgement.objects.filter(set__project=project).values("labeler")
+    own = Q(pk__in=project.members.values("pk")) | Q(pk__in=project.managers.values("pk")) | Q(pk__in=judged)
+    return User.objects.filter(own)
 
 
 def count_in(project: Project, labeler: User, who: User, *, counted: bool) -> None:
@@ -45,12 +53,17 @@ def remove(project: Project, labeler: User, who: User) -> None:
         project.members.remove(labeler)
         project.managers.remove(labeler)
         Handout.objects.filter(set__project=project, labeler=labeler, skipped=False).delete()
+        project.invitations.filter(author=labeler, used_at=None).delete()
         audit(who, "removed", project.name, subject=labeler.get_username())
 
 
 def let_in(labeler: User, who: User, *, active: bool) -> None:
-    """Opens or closes an account. Closed, nobody can log in to it, and whoever is in is out; nothing is deleted."""
+    """Opens or closes an account. Closed, nobody can log in to it, and whoever is in is out; nothing is deleted.
+
+    Invitations that the person made and nobody has used are void, or they would be a way back.
+    """
     if User.objects.filter(pk=labeler.pk, is_active=not active).update(is_active=active):
+        Invitation.objects.filter(author=labeler, used_at=None).delete()
         audit(who, "opened the account of" if active else "closed the account of", subject=labeler.get_username())
 
 
@@ -80,6 +93,7 @@ def delete(labeler: User, who: User) -> int:
             if session.get_decoded().get("_auth_user_id") == str(labeler.pk):
                 session.delete()
         AccessAttempt.objects.filter(username=name).delete()
+        Invitation.objects.filter(author=labeler, used_at=None).delete()
         AuditEntry.objects.filter(who=name).update(who=DELETED)
         AuditEntry.objects.filter(subject=name).update(subject=DELETED)
         labeler.delete()

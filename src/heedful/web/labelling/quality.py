@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from django.core.cache import cache
 from django.db.models import Count, Max
 
 from heedful.evaluation.statistics import Interval, mean_interval
-from heedful.feedback.consensus import consensus
+from heedful.feedback.consensus import consensus, latest
+from heedful.feedback.habits import words_of
 from heedful.feedback.labelers import agreement, labeler_quality
-from heedful.records import Judgement, LabelerQuality
+from heedful.records import Completion, Judgement, LabelerQuality
 from heedful.web.labelling import models
 from heedful.web.labelling.files import judgements_of
 from heedful.web.labelling.judging import gold_score
@@ -76,8 +78,9 @@ def of(project: Project) -> Quality | None:
     if not state["count"]:
         return None
     left_out = sorted(project.left_out.values_list("pk", flat=True))
-    key = f"quality-{project.pk}-{state['count']}-{state['latest'].timestamp()}-{'-'.join(map(str, left_out))}"
-    found = cache.get_or_set(key[:200], lambda: _compute(project), KEPT_S)
+    known = f"{state['count']} {state['latest'].timestamp()} {left_out}"
+    key = f"quality-{project.pk}-{hashlib.sha256(known.encode()).hexdigest()}"
+    found = cache.get_or_set(key, lambda: _compute(project), KEPT_S)
     assert isinstance(found, Quality)
     return found
 
@@ -88,12 +91,17 @@ def _compute(project: Project) -> Quality:
     settled = consensus(compared)
     return Quality(
         agreement=agreement(compared),
-        labelers=labeler_quality(compared),
+        labelers=labeler_quality(compared, words=None if project.mode == Mode.THUMBS else _words(project)),
         gold=_gold(project),
         num_clear=sum(result.margin is not None and result.margin > 0 for result in settled),
         num_settled=len(settled),
         versus=_versus(project) if project.mode == Mode.VERSUS else None,
     )
+
+
+def _words(project: Project) -> dict[str, int]:
+    rows = project.sets.values_list("completions", flat=True).iterator(chunk_size=500)
+    return words_of(Completion.model_validate(completion) for row in rows for completion in row)
 
 
 def _with_the_bar(judgements: Sequence[Judgement]) -> Iterator[Judgement]:
@@ -113,8 +121,9 @@ def _with_the_bar(judgements: Sequence[Judgement]) -> Iterator[Judgement]:
 
 def _gold(project: Project) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
-    rows = models.Judgement.objects.filter(set__project=project, set__gold__isnull=False).select_related("set", "labeler")
-    for row in rows:
+    rows = models.Judgement.objects.filter(set__project=project, set__gold__isnull=False)
+    rows = rows.exclude(labeler__in=project.left_out.values("pk"))
+    for row in rows.select_related("set", "labeler"):
         right, decided = gold_score(row)
         before = found.get(row.labeler.get_username(), (0, 0))
         found[row.labeler.get_username()] = before[0] + right, before[1] + decided
@@ -123,7 +132,7 @@ def _gold(project: Project) -> dict[str, tuple[int, int]]:
 
 def _versus(project: Project) -> Versus:
     scores: dict[str, list[float]] = defaultdict(list)
-    for judgement in judgements_of(project):
+    for judgement in (row for rows in latest(judgements_of(project)).values() for row in rows):
         by_side = {id_.partition("/")[0]: rank for id_, rank in judgement.ranks.items()}
         worst = len(judgement.shown_order) + 1  # what is flagged loses to what is not
         second, first = (by_side.get(side, worst) for side in (SECOND, FIRST))

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from heedful.errors import HeedfulError
 from heedful.records import to_line
-from heedful.web.labelling import assignment, coverage, files, invitations, judging, overlap, quality
+from heedful.web.labelling import assignment, coverage, files, invitations, judging, overlap, people, quality
 from heedful.web.labelling.assignment import standing
 from heedful.web.labelling.forms import HandoutsForm, InstructionsForm, ProjectForm
 from heedful.web.labelling.judging import current_instructions
@@ -54,7 +54,8 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
         "project": project,
         "standing": standing(project),
         "num_gold": project.sets.filter(gold__isnull=False).count(),
-        "labelers": project.members.annotate(count=own).order_by("username"),
+        "labelers": people.of(project).annotate(count=own).order_by("username"),
+        "members": set(project.members.values_list("pk", flat=True)) | set(project.managers.values_list("pk", flat=True)),
         "managers": project.managers.order_by("username"),
         "left_out": set(project.left_out.values_list("pk", flat=True)),
         "exports": project.exports.order_by("-at")[:5],
@@ -136,7 +137,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
     except HeedfulError as error:
         messages.error(request, str(error))
     left_out = project.left_out.order_by("username")
-    pk_of = dict(project.members.values_list("username", "pk"))
+    pk_of = dict(people.of(project).values_list("username", "pk"))
     shown: dict[str, Any] = {"project": project, "quality": found, "left_out": left_out, "thumbs": project.mode == Mode.THUMBS}
     if found is not None:
         shown["rows"] = [(row, pk_of.get(row.labeler), found.gold.get(row.labeler)) for row in found.labelers]

@@ -18,7 +18,7 @@ from heedful.web.labelling.views.rights import admin_only, managers_only, user_o
 @require_POST
 def leave_out(request: HttpRequest, project: Project, labeler: int) -> HttpResponse:
     """Or take back: what the button says."""
-    person = get_object_or_404(User, pk=labeler)
+    person = get_object_or_404(people.of(project), pk=labeler)
     people.count_in(project, person, user_of(request), counted=request.POST.get("counted") == "1")
     return redirect("quality" if request.POST.get("from") == "quality" else "project", slug=project.slug)
 
@@ -26,7 +26,7 @@ def leave_out(request: HttpRequest, project: Project, labeler: int) -> HttpRespo
 @managers_only
 @require_POST
 def remove(request: HttpRequest, project: Project, labeler: int) -> HttpResponse:
-    people.remove(project, get_object_or_404(User, pk=labeler), user_of(request))
+    people.remove(project, get_object_or_404(people.of(project), pk=labeler), user_of(request))
     return redirect("project", slug=project.slug)
 
 

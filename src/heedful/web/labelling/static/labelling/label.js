@@ -101,7 +101,9 @@ const versus = {
   tie() { state.tiers = [[0, 1]]; state.flagged = []; },
   flag(n) {
     flag(n);
-    for (const m of [0, 1]) if (!judged(m)) state.tiers.push([m]);
+    // A flag taken back leaves what nobody has said: no order, unless the other one is flagged.
+    if (!state.flagged.length) state.tiers = [];
+    else for (const m of [0, 1]) if (!judged(m)) state.tiers.push([m]);
   },
 };
 
@@ -167,7 +169,7 @@ function resume() {
   if (!kept) return;
   ({ state, past, seconds } = kept);
   note.value = kept.note;
-  for (const box of reasons) box.checked = kept.reasons.includes(box.value);
+  for (const box of reasons) box.checked = (kept.reasons ?? []).includes(box.value);
 }
 
 function read() {
