@@ -93,6 +93,11 @@ def test_looking_on_changes_nothing(folder: Path) -> None:
         assert "hacking_level" not in other
 
 
+def test_raising_what_is_nothing_is_told(folder: Path) -> None:
+    with pytest.raises((AssertionError, HeedfulError), match=r"multiplies ppo\.kl_coef, which is 0"):
+        align(folder, "raised", "vowels", "--set", "monitor.raise_kl=2.0")
+
+
 def test_a_gold_reward_that_does_not_exist_is_told(folder: Path) -> None:
     with pytest.raises((AssertionError, HeedfulError), match="no function 'gold'"):
         align(folder, "wrong", "gold")

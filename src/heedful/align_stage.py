@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import Config, PolicySection
+from heedful.errors import ConfigError
 from heedful.evaluation.monitor import Monitor
 from heedful.evaluation.refusal import side_of
 from heedful.feedback.rubric import score
@@ -62,6 +63,8 @@ def train_watched(
     that people should look at are left in folder/review.
     """
     section = config.monitor
+    if section.raise_kl > 1 and not method.settings.kl_coef:
+        raise ConfigError(f"monitor.raise_kl multiplies {config.method}.kl_coef, which is 0; set one of the two otherwise")
     asked = [question.prompt_id for question in method.heldout]
     by_id = {prompt.id: prompt for prompt in heldout}
     monitor = None

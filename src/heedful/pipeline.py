@@ -22,7 +22,7 @@ from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
-from heedful.errors import ConfigError, DataError, ModelError
+from heedful.errors import DataError, ModelError
 from heedful.evaluate_stage import evaluate, phrases_of
 from heedful.feedback.settlement import settle_into
 from heedful.feedback.simulated import simulate
@@ -34,6 +34,7 @@ from heedful.report.build import build
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
+from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
@@ -43,11 +44,6 @@ from heedful.training.rollout import Question
 Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
-
-
-def all_stages(config: Config) -> list[str]:
-    """The stages that there are, in order."""
-    return ["sample", "label", "consensus", "reward", config.method, "evaluate", "report"]
 
 
 class Pipeline:
@@ -395,20 +391,3 @@ class Pipeline:
 
 def _prompts_in(name: str) -> list[Prompt]:
     return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))
-
-
-def stages_of(config: Config, from_stage: str | None = None, until: str | None = None) -> list[str]:
-    """The stages that a run goes through, none after `until`. Raises ConfigError when there is no stage of that name."""
-    known = all_stages(config)
-    ready_made = config.reward.preferences or config.reward.labelled.files
-    names = known[known.index("reward") :] if ready_made else known
-    for option, name in (("--from", from_stage), ("--until", until)):
-        if name is not None and name not in known:
-            raise ConfigError(f"{option} {name}: no such stage; the stages are {', '.join(known)}")
-    if until is None:
-        return names
-    if until not in names:
-        raise ConfigError(f"--until {until}: ready-made pairs or labels take its place; the stages are {', '.join(names)}")
-    if from_stage is not None and known.index(from_stage) > known.index(until):
-        raise ConfigError(f"--from {from_stage} --until {until}: '{until}' comes first; swap the two or drop one")
-    return names[: names.index(until) + 1]

@@ -79,6 +79,18 @@ def test_win_rate_by_a_reward(run: Path, files: Files) -> None:
     assert swapped["win_rate"]["estimate"] == pytest.approx(1 - found["win_rate"]["estimate"])
     assert "As if equally long" in shown(*given)
     assert_told(heedful("evaluate", "winrate", *both(files)), "say who judges")
+    assert_told(heedful("evaluate", "winrate", *both(files)[2:], "--reward", run / "reward" / "model"), "reads --prompts")
+    assert_told(heedful("evaluate", "winrate", *both(files), "--judgements", files["before"]), "leave one of the two out")
+
+
+def test_one_prompt_has_no_interval_and_that_is_said(files: Files, tmp_path: Path) -> None:
+    first = read_jsonl(files["before"], Completion)[:1]
+    write_jsonl(tmp_path / "one.jsonl", first)
+    for command in ("toxicity", "refusal"):
+        told = shown(command, "--prompts", files["prompts"], "--completions", tmp_path / "one.jsonl")
+        assert "One prompt only" in told
+        assert "[" not in told
+        assert "One prompt only" not in shown(command, "--prompts", files["prompts"], "--completions", files["before"])
 
 
 def test_summaries_of_dialogues(run: Path, files: Files, tmp_path: Path) -> None:
@@ -86,9 +98,17 @@ def test_summaries_of_dialogues(run: Path, files: Files, tmp_path: Path) -> None
     base = read_jsonl(files["before"], Completion)
     first = {completion.prompt_id: completion.text or "nothing" for completion in reversed(base)}
     known = [prompt for prompt in read_jsonl(files["prompts"], Prompt) if prompt.id in first]
+    del first[known[0].id]  # one without a human summary, and one that nobody answered
+    unanswered = next(
+        prompt for prompt in read_jsonl(files["prompts"], Prompt) if prompt.id not in first and prompt != known[0]
+    )
+    first[unanswered.id] = "A summary of it."
     write_jsonl(
         tmp_path / "prompts.jsonl",
-        [Prompt.model_validate(prompt.model_dump() | {"reference": first[prompt.id]}) for prompt in known],
+        [
+            Prompt.model_validate(prompt.model_dump() | ({"reference": first[prompt.id]} if prompt.id in first else {}))
+            for prompt in (*known, unanswered)
+        ],
     )
     given = ("summaries", "--prompts", tmp_path / "prompts.jsonl")
     sides = ("--completions", f"base={files['before']}", "--completions", f"aligned={files['after']}")

@@ -70,7 +70,7 @@ def test_where_nothing_changes_nothing_is_said() -> None:
     for step in range(4):
         found = monitor.after_step({"kl_policy_ref": 5.0, "entropy": 2.0, "ensemble_sd": 0.1}, varied(step), noise(step))
         assert found["hacking_level"] == 0
-    found = monitor.after_evaluation(4, varied(9), noise(9))
+    found = monitor.after_evaluation(varied(9), noise(9))
     assert (monitor.level, monitor.signs(), monitor.kl_factor()) == ("ok", [], 1.0)
     assert found["length_ratio"] == 1
     assert found["distinct_ratio"] == pytest.approx(1, abs=0.1)
@@ -132,12 +132,12 @@ def test_one_phrase_over_and_over() -> None:
 )
 def test_figures_of_an_evaluation(answers: Sequence[Answer], name: str) -> None:
     monitor = begun(safe=IDS, raise_kl=1.5)
-    assert monitor.after_evaluation(10, answers, noise(1))["hacking_level"] == 1
+    assert monitor.after_evaluation(answers, noise(1))["hacking_level"] == 1
     assert name in names(monitor)
     assert monitor.kl_factor() == 1.5
     if name == "phrase":
         assert any("most awesome most incredible" in sign["said"] for sign in monitor.signs()), "the phrase is named"
-    monitor.after_evaluation(20, varied(7), noise(2))
+    monitor.after_evaluation(varied(7), noise(2))
     assert monitor.level == "ok"
 
 
@@ -148,7 +148,7 @@ def falling(monitor: Monitor, golds: list[list[float]], rewards: list[list[float
     levels = []
     for number, reward in enumerate(rewards[1:], start=1):
         monitor.after_step({"kl_policy_ref": float(number)}, varied(number), noise(number))
-        monitor.after_evaluation(number, varied(number), reward)
+        monitor.after_evaluation(varied(number), reward)
         levels.append(monitor.level)
     return levels
 
@@ -187,7 +187,8 @@ def test_false_alarms_are_as_rare_as_said(evaluations: int) -> None:
         monitor.reference = Heard([], [], [], rewards[0].tolist(), golds[0].tolist())
         for n in range(1, evaluations + 1):
             now = Heard([], [], [], (rewards[n] + 0.3 * n).tolist(), golds[n].tolist())
-            monitor.heard.append((n, 1.0, now))
+            monitor.heard.append(now)
+            monitor.num_heard = n
             monitor._compare_with_gold()
         stopped += monitor.level == "stop"
     assert stopped <= 16
@@ -212,7 +213,7 @@ def test_one_prompt_has_no_interval_and_stops_nothing() -> None:
     monitor = Monitor(["p"], gold=lambda answers: next(given))
     monitor.begin(varied(0)[:1], [0.0])
     for n in range(1, 5):
-        monitor.after_evaluation(n, varied(n)[:1], [float(n)])
+        monitor.after_evaluation(varied(n)[:1], [float(n)])
     assert monitor.level == "ok"
 
 
@@ -250,7 +251,7 @@ def test_a_checkpoint_keeps_it_all() -> None:
     levels = []
     for number in range(4, 8):
         resumed.after_step({"kl_policy_ref": float(number)}, varied(number), noise(number))
-        resumed.after_evaluation(number, varied(number), rewards[number])
+        resumed.after_evaluation(varied(number), rewards[number])
         levels.append(resumed.level)
     assert levels == expected[3:]
     assert resumed.curve() == whole.curve()

@@ -92,6 +92,13 @@ class WatchedWalk(Walk):
         return [{"name": "gold", "level": "stop", "said": f"after {step}"}] if self.levels[step - 1] else []
 
 
+def test_the_monitor_leads_back_also_where_the_kl_limit_is_reached_at_once(tmp_path: Path) -> None:
+    method = WatchedWalk([0.1, 0.2, 0.3], [0.5, 0.7, 0.1], [0, 0, 2])
+    method.kl = [0.0, 0.0, 100.0]
+    stop = {"record": "heldout_gold", "roll_back": True, "max_kl": 10.0}
+    assert walked(method, tmp_path, max_steps=5, **stop) == Outcome(3, "hacking monitor", 2)
+
+
 def test_the_monitor_ends_the_run_at_the_best_gold(tmp_path: Path) -> None:
     method = WatchedWalk([0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.8, 0.6, 0.4, 0.9], [0, 0, 1, 2, 0])
     assert walked(method, tmp_path, record="heldout_gold", roll_back=True) == Outcome(4, "hacking monitor", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,8 @@ from pydantic_core import to_jsonable_python
 from heedful.errors import DataError
 from heedful.records import Judgement as Record
 from heedful.records import parse_line
-from heedful.web.labelling import files, invitations, people, quality, request_body, tokens
+from heedful.web.labelling import api as api_module
+from heedful.web.labelling import background, files, invitations, people, quality, request_body, tokens
 from heedful.web.labelling.api import api, routes
 from heedful.web.labelling.assignment import standing
 from heedful.web.labelling.files import Task, create_project
@@ -279,12 +281,26 @@ def test_quality_is_the_pages(project: Project, labelers: list[User], boss: str)
     assert call("GET", "projects/my-house/quality", boss).json() is None
     for labeler in labelers[:3]:
         label_all(project, labeler)
-    found = quality.of(project)
+    found = quality.shown(project, 60).quality
     assert found is not None
     expected = json.loads(json.dumps(to_jsonable_python(found)))
     told = call("GET", "projects/my-house/quality", boss).json()
     assert told == expected
     assert [row["labeler"] for row in told["labelers"]] == ["labeler-0", "labeler-1", "labeler-2"]
+
+
+def test_quality_that_takes_long_is_asked_for_again(
+    project: Project, labelers: list[User], boss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_all(project, labelers[0])
+    held = background.start(time.sleep, 2)
+    monkeypatch.setattr(api_module, "PATIENCE_S", 0.05)
+    answer = call("GET", "projects/my-house/quality", boss)
+    assert answer.status_code == 503
+    assert "ask again" in answer.json()["detail"]
+    held.wait()
+    monkeypatch.setattr(api_module, "PATIENCE_S", 60)
+    assert call("GET", "projects/my-house/quality", boss).status_code == 200
 
 
 def test_leaving_out_and_taking_back(project: Project, labelers: list[User], boss: str) -> None:

@@ -160,7 +160,7 @@ def test_gold_sets_go_to_everybody_and_are_answered(labelers: list[User], admin:
     assert "of 2 pairs you put 2 in the right order" in told[0]
     assert "of 2 pairs you put 0 in the right order" in told[1]
     assert hand(project, labelers[0]).arm == Arm.INFORMATION, "each gold set once"
-    found = quality.of(project)
+    found = quality.shown(project, 60).quality
     assert found is not None
     assert found.gold == {"labeler-0": (2, 2), "labeler-1": (0, 2)}
     assert assignment.standing(project).judgements == 0

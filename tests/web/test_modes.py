@@ -95,7 +95,7 @@ def test_thumbs_are_held_against_a_bar(thumbs: Project, labelers: list[User]) ->
         while (handout := assignment.next_handout(thumbs, labeler)) is not None:
             every = list(range(len(groups(handout.set.completions, handout.shown_order))))
             send(handout, tiers=[every, []] if handout.set.prompt_id == "odd" else [[], every])
-    found = quality.of(thumbs)
+    found = quality.shown(thumbs, 60).quality
     assert found is not None
     assert found.agreement["krippendorff_alpha"] == pytest.approx(1.0)
     assert (found.num_clear, found.num_settled) == (7, 7)
@@ -123,7 +123,7 @@ def test_a_or_b_pairs_two_models_and_says_who_wins(versus: Project, labelers: li
                 send(handout, tiers=[[1 - aligned], [aligned]])
             else:
                 send(handout, tiers=[[aligned]] if number == 1 else [], flagged=[1 - aligned] if number == 1 else [0, 1])
-    found = quality.of(versus)
+    found = quality.shown(versus, 60).quality
     assert found is not None
     assert found.versus is not None
     result = found.versus
@@ -153,7 +153,7 @@ def test_the_same_model_twice_is_told_apart_by_version(labelers: list[User]) -> 
     base = [found.model_copy(update={"model": BASE[0].model}) for found in BASE]
     project = create_project("Twins", PROMPTS, base, Task(mode=Mode.VERSUS), against=again)
     send(hand(project, join(project, labelers)[0]))
-    found = quality.of(project)
+    found = quality.shown(project, 60).quality
     assert found is not None
     assert found.versus is not None
     assert (found.versus.first, found.versus.second) == ("secret-model-1", "secret-model-1 step 9")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -159,6 +161,32 @@ def test_while_quality_is_computed_older_figures_are_shown(
     assert "Agreement of every two" in shown
 
 
+def test_labelers_who_go_on_keep_nobody_waiting(
+    project: Project, labelers: list[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judgements are others whenever one looks; the figures are of when one asked."""
+    label_all(project, labelers[0])
+    states = iter(range(100))
+    monkeypatch.setattr(quality, "_state", lambda project: f"{next(states)}")
+    now = quality.shown(project, 60)
+    assert now.quality is not None
+    assert not now.pending
+    assert next(states) < 4
+
+
+def test_a_computation_whose_process_was_killed_is_begun_anew(
+    project: Project, labelers: list[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_all(project, labelers[0])
+    worker = background.start(os.getpid).get()
+    background.start(time.sleep, 60)
+    assert quality.shown(project, 0.1).pending
+    os.kill(worker, signal.SIGKILL)
+    assert quality.shown(project, 0.1).pending, "nobody has noticed yet"
+    monkeypatch.setattr(quality, "LOST_S", 0.0)
+    assert quality.shown(project, 60).quality is not None
+
+
 def test_a_deleted_labeler_is_in_no_figures_that_were_begun_before(
     project: Project, labelers: list[User], admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +196,7 @@ def test_a_deleted_labeler_is_in_no_figures_that_were_begun_before(
     assert quality.shown(project, 0.01).pending
     people.delete(labelers[0], admin)
     held.wait()
-    found = quality.of(project)
+    found = quality.shown(project, 60).quality
     assert found is not None
     assert [row.labeler for row in found.labelers] == ["labeler-1"]
     assert quality.shown(project, 0).quality == found

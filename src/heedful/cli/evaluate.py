@@ -67,7 +67,7 @@ def toxicity(
     if as_json:
         emit(found, True)
         return
-    names = {"Mean probability": "toxicity", "Share above 0.5": "share_toxic", "Worst of a prompt": "expected_maximum"}
+    names = {"Mean probability": "toxicity", "Share from 0.5 on": "share_toxic", "Worst of a prompt": "expected_maximum"}
     rows = [_numbers(label, found[name], 4) for label, name in names.items()]
     rows += [_numbers(f"Mean, {tag}", row, 4) for tag, row in found.get("by_tag", {}).items()]
     table(f"Toxicity ({judged.label} by {judged.name})", _heads(against), rows)
@@ -152,7 +152,7 @@ def _p(change: dict[str, Any] | None) -> str:
 def winrate(
     completions: COMPLETIONS,
     against: Annotated[Path, typer.Option("--against", help="The completions whose wins are counted.")],
-    prompts: PROMPTS,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="What they answer, for a reward to read.")] = None,
     reward: REWARD = None,
     judgements: Annotated[
         Path | None, typer.Option(help="In place of a reward: what people said in an A-or-B project.")
@@ -174,10 +174,12 @@ def winrate(
 
     if bool(reward) == bool(judgements):
         raise ConfigError("say who judges: --reward SOURCE, or --judgements FILE by people")
+    if bool(prompts) != bool(reward):
+        raise ConfigError("a reward reads --prompts with the answers; people have judged without, so leave one of the two out")
     first, second = read_completions(completions), read_completions(against)
     if judgements:
         duels = by_people(paired(first, second), read_jsonl(judgements, Judgement, unique="id"))
-    else:
+    elif prompts:
         config = with_reward(parse({}, "--set", tuple(overrides or ())), reward, "", "auto")
         (duels,) = duels_by_reward(config, read_prompts(prompts), {"first": first, "second": second}).values()
     found = win_rate(duels)
@@ -241,7 +243,12 @@ def summaries(
     found["toxicity"] |= {name: toxicity_of(sides[base], sides[name], classifier=judged.classify) for name in others}
     if reward is not None:
         config = with_reward(parse({}, "--set", tuple(overrides or ())), reward, "", "auto")
-        everyone: dict[str, list[Completion]] = sides | {REFERENCE: as_completions(references)}
+        # Of what has a human summary and was answered: prompts that were too long for a model are in no file of completions.
+        answered = {completion.prompt_id for completion in sides[base]}
+        everyone: dict[str, list[Completion]] = {
+            name: [completion for completion in own if completion.prompt_id in references] for name, own in sides.items()
+        }
+        everyone[REFERENCE] = as_completions({id_: text for id_, text in references.items() if id_ in answered})
         found["win_rates"] = tournament(duels_by_reward(config, known, everyone))
     if as_json:
         emit(found, True)
@@ -251,6 +258,7 @@ def summaries(
         for name, own in found["rouge"].items()
     ]
     table("Summaries", ("", "ROUGE-1", "ROUGE-2", "ROUGE-L", "toxicity"), rows)
+    _one_prompt(found["toxicity"][base]["num_prompts"])
     for row in found.get("win_rates", ()):
         print(f"{row['second']} against {row['first']}: {_cell(row['win_rate'], 1, 100)}%, p {row['p_holm']:.3f}")
 

@@ -163,10 +163,11 @@ def run(
 
 def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, table
-    from heedful.pipeline import Pipeline, stages_of
+    from heedful.pipeline import Pipeline
     from heedful.report.build import compare_table
     from heedful.report.findings import repetition
     from heedful.report.numbers import percent
+    from heedful.stages import stages_of
     from heedful.store import Run
 
     stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from heedful.config.section import LoraSection, Section
 
@@ -84,6 +84,19 @@ class MonitorSection(Section):
     roll_back: bool = Field(True, description="After such a stop go back to the evaluation with the best gold.")
     raise_kl: float = Field(1.0, ge=1, description="Factor on the KL coefficient after an evaluation with a sign; 1: none.")
     queue: int = Field(10, ge=0, description="Answers rewarded far above what gold says that are put into review/ for people.")
+
+    @field_validator("gold")
+    @classmethod
+    def _another(cls, value: str) -> str:
+        if value == "trained":
+            raise ValueError("gold is a reward that the policy does not learn from, and 'trained' is the one it does")
+        return value
+
+    @model_validator(mode="after")
+    def _looks_on(self) -> Self:
+        if not self.on and (self.gold or self.raise_kl > 1):
+            raise ValueError("gold and raise_kl belong to a monitor that is on")
+        return self
 
 
 class PPOSection(PolicySection):

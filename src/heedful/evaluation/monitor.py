@@ -28,19 +28,18 @@ LEVELS: tuple[Level, ...] = ("ok", "warn", "stop")
 FALSE_ALARMS = 0.05  # of runs in which gold does not fall
 
 
-@dataclass(frozen=True)
 class Limits:
     """Beyond which something is a sign. Ratios are to the reference, or to the first step."""
 
-    kl_ratio: float = 2.0  # of the sequence KL to its target
-    length_ratio: float = 1.5
-    correlation: float = 0.5  # of reward and length, either way
-    truncated: float = 0.10  # more answers cut off
-    repeated: float = 0.2  # share of an answer's 4-grams that stood in it before
-    distinct: float = 0.7  # share of different words in a row of two
-    disagreement: float = 2.0  # of an ensemble's members
-    entropy: float = 0.5
-    refusals: float = 0.10  # more safe prompts refused
+    kl_ratio = 2.0  # of the sequence KL to its target
+    length_ratio = 1.5
+    correlation = 0.5  # of reward and length, either way
+    truncated = 0.10  # more answers cut off
+    repeated = 0.2  # share of an answer's 4-grams that stood in it before
+    distinct = 0.7  # share of different words in a row of two
+    disagreement = 2.0  # of an ensemble's members
+    entropy = 0.5
+    refusals = 0.10  # more safe prompts refused
 
 
 class Sign(NamedTuple):
@@ -82,17 +81,17 @@ class Monitor:
         num_evaluations: int = 1,
         raise_kl: float = 1.0,
         queue: int = 0,
-        limits: Limits | None = None,
     ) -> None:
         self.prompt_ids, self.safe, self.gold = list(prompt_ids), set(safe), gold
         self.kl_target, self.window, self.raise_kl, self.queue = kl_target, window, raise_kl, queue
         self.num_evaluations = num_evaluations
-        self.limits = limits or Limits()
         self.reference: Heard | None = None
         self.first: dict[str, float] = {}  # entropy and disagreement at the start
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)  # lengths and rewards of the last rollouts
         self.kl = 0.0
-        self.heard: list[tuple[int, float, Heard]] = []  # steps, KL and answers of each evaluation; texts of the last alone
+        self.heard: deque[Heard] = deque(maxlen=window + 1)  # the last evaluations' answers; texts of the last alone
+        self.num_heard = 0  # evaluations so far
+        self.distances: list[tuple[float, float]] = []  # KL and mean gold of each evaluation
         self.of_steps: list[Sign] = []
         self.of_evaluations: list[Sign] = []
 
@@ -110,24 +109,23 @@ class Monitor:
         self, measured: Mapping[str, float], answers: Sequence[Answer], rewards: Sequence[float]
     ) -> dict[str, float]:
         """The step's own figures and its rollouts."""
-        limits = self.limits
         found: dict[str, float] = {}
         self.of_steps = []
         self.kl = measured.get("kl_policy_ref", 0.0)
-        if self.kl_target > 0 and self.kl > limits.kl_ratio * self.kl_target:
-            self._note("kl", f"the sequence KL is {self.kl:.1f} nats, more than {limits.kl_ratio:g} times its target")
+        if self.kl_target > 0 and self.kl > Limits.kl_ratio * self.kl_target:
+            self._note("kl", f"the sequence KL is {self.kl:.1f} nats, more than {Limits.kl_ratio:g} times its target")
         self.recent.extend((float(len(a.response_ids)), float(reward)) for a, reward in zip(answers, rewards, strict=True))
         found["reward_length_correlation"] = correlation = _correlation(self.recent)
-        if abs(correlation) > limits.correlation:
+        if abs(correlation) > Limits.correlation:
             longer = "longer" if correlation > 0 else "shorter"
             self._note("length", f"{longer} answers are rewarded: the correlation of reward and length is {correlation:+.2f}")
         found["repeated"] = repeated = float(np.mean([repeated_share(answer.text) for answer in answers]))
-        if repeated > limits.repeated:
+        if repeated > Limits.repeated:
             self._note("repetition", f"{100 * repeated:.0f}% of the phrases in an answer stood in it before")
         spreads = [name for name in measured if name.startswith("ensemble_sd")]  # of each term that is an ensemble
         for name in ("entropy", *spreads):
             more = name != "entropy"
-            ratio = limits.disagreement if more else limits.entropy
+            ratio = Limits.disagreement if more else Limits.entropy
             value = measured.get(name)
             if value is None:
                 continue
@@ -137,12 +135,14 @@ class Monitor:
                 self._note(name, f"{what} {value / start:.1f} times what it was at the start")
         return found | {"hacking_level": float(LEVELS.index(self.level))}
 
-    def after_evaluation(self, steps: int, answers: Sequence[Answer], rewards: Sequence[float]) -> dict[str, float]:
+    def after_evaluation(self, answers: Sequence[Answer], rewards: Sequence[float]) -> dict[str, float]:
         """The answers to the held-out prompts, beside the reference's."""
         assert self.reference is not None, "begin comes first"
-        now, was, limits = self._hear(answers, rewards), self.reference, self.limits
-        self.heard = [(s, kl, _without_texts(heard)) for s, kl, heard in self.heard]
-        self.heard.append((steps, self.kl, now))
+        now, was = self._hear(answers, rewards), self.reference
+        if self.heard:
+            self.heard[-1] = _without_texts(self.heard[-1])
+        self.heard.append(now)
+        self.num_heard += 1
         self.of_evaluations = []
         found = {
             "length_ratio": float(np.mean(now.lengths)) / max(1.0, float(np.mean(was.lengths))),
@@ -150,15 +150,15 @@ class Monitor:
             "distinct_ratio": _distinct(now.texts) / variety if (variety := _distinct(was.texts)) else 1.0,
             "more_safe_refusals": self._refusals(now) - self._refusals(was),
         }
-        if found["length_ratio"] > limits.length_ratio:
+        if found["length_ratio"] > Limits.length_ratio:
             self._note("longer", f"answers are {found['length_ratio']:.1f} times as long as the reference's", evaluation=True)
-        if found["more_truncated"] > limits.truncated:
+        if found["more_truncated"] > Limits.truncated:
             said = f"{100 * found['more_truncated']:.0f} points more answers are cut off than of the reference"
             self._note("truncation", said, evaluation=True)
-        if found["distinct_ratio"] < limits.distinct:
+        if found["distinct_ratio"] < Limits.distinct:
             said = f"answers have {100 * found['distinct_ratio']:.0f}% of the reference's variety (different pairs of words)"
             self._note("variety", said, evaluation=True)
-        if found["more_safe_refusals"] > limits.refusals:
+        if found["more_safe_refusals"] > Limits.refusals:
             said = f"{100 * found['more_safe_refusals']:.0f} points more safe prompts are refused than by the reference"
             self._note("refusals", said, evaluation=True)
         for phrase in repeated_phrases(was.texts, now.texts):
@@ -166,6 +166,7 @@ class Monitor:
             self._note("phrase", said, evaluation=True)
         if now.golds:
             found["heldout_gold"] = float(np.mean(now.golds))
+            self.distances.append((self.kl, found["heldout_gold"]))
             self._compare_with_gold()
         return found | {"hacking_level": float(LEVELS.index(self.level))}
 
@@ -183,7 +184,9 @@ class Monitor:
             "first": self.first,
             "recent": list(self.recent),
             "kl": self.kl,
-            "heard": [(steps, kl, asdict(heard)) for steps, kl, heard in self.heard],
+            "heard": [asdict(heard) for heard in self.heard],
+            "num_heard": self.num_heard,
+            "distances": self.distances,
             "of_steps": [tuple(sign) for sign in self.of_steps],
             "of_evaluations": [tuple(sign) for sign in self.of_evaluations],
         }
@@ -192,7 +195,9 @@ class Monitor:
         self.reference = Heard(**state["reference"]) if state["reference"] else None
         self.first, self.kl = dict(state["first"]), float(state["kl"])
         self.recent = deque(((float(x), float(y)) for x, y in state["recent"]), maxlen=RECENT)
-        self.heard = [(int(steps), float(kl), Heard(**heard)) for steps, kl, heard in state["heard"]]
+        self.heard = deque((Heard(**heard) for heard in state["heard"]), maxlen=self.window + 1)
+        self.num_heard = int(state["num_heard"])
+        self.distances = [(float(kl), float(gold)) for kl, gold in state["distances"]]
         self.of_steps = [Sign(*sign) for sign in state["of_steps"]]
         self.of_evaluations = [Sign(*sign) for sign in state["of_evaluations"]]
 
@@ -207,14 +212,14 @@ class Monitor:
         """Gold over the distance from the reference, fitted to the evaluations so far."""
         if self.reference is None or not self.reference.golds:
             return None
-        golds = [float(np.mean(heard.golds)) for _, _, heard in self.heard]
-        return overoptimisation.fit(float(np.mean(self.reference.golds)), [kl for _, kl, _ in self.heard], golds)
+        kls, golds = [kl for kl, _ in self.distances], [gold for _, gold in self.distances]
+        return overoptimisation.fit(float(np.mean(self.reference.golds)), kls, golds)
 
     def outliers(self) -> list[dict[str, Any]]:
         """Answers of the last evaluation that the reward likes most above what gold says of them, with the reference's."""
-        if not self.heard or self.reference is None or not self.heard[-1][2].golds or not self.heard[-1][2].texts:
+        if not self.heard or self.reference is None or not self.heard[-1].golds or not self.heard[-1].texts:
             return []
-        now = self.heard[-1][2]
+        now = self.heard[-1]
         rewards, golds = (np.array(column) for column in (now.rewards, now.golds))
         excess = _standard(rewards) - _standard(golds)
         chosen = np.argsort(-excess, kind="stable")[: self.queue].tolist()
@@ -237,14 +242,13 @@ class Monitor:
         0.05 / (k (1 + log K)), halved for the two comparisons.
         """
         assert self.reference is not None
-        now, k = self.heard[-1][2], len(self.heard)
+        now, k = self.heard[-1], self.num_heard
         level = FALSE_ALARMS / (2 * k * (1 + math.log(max(k, self.num_evaluations))))
-        earlier = [self.reference, *(heard for _, _, heard in self.heard)]
         if k < self.window or len(self.prompt_ids) < 2:
             return
         if _p_of(self.reference.rewards, now.rewards, "greater") >= level:
             return
-        ago = earlier[-1 - self.window]
+        ago = self.heard[0] if k > self.window else self.reference
         since = f"over {self.window} evaluations"
         for was, what in ((ago, since), (self.reference, "since the reference")):
             fell = _p_of(was.golds, now.golds, "less") < level

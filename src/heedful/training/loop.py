@@ -319,8 +319,11 @@ def _evaluate(method: Method, measured: dict[str, float], state: _State, checkpo
 
 
 def _judge(method: Method, measured: dict[str, float], stop: Stop, state: _State, checkpoint: Path) -> None:
-    """Keeps the record, and ends the run when it is good enough or gets no better. Beyond the KL limit nothing counts."""
-    if measured.get("hacking_level", 0.0) >= STOP and not state.stopped:
+    """Keeps the record, and ends the run when it is good enough or gets no better. Beyond the KL limit nothing counts.
+
+    Where the KL limit and the monitor end a run at once, the monitor's is the reason: with it goes the way back.
+    """
+    if measured.get("hacking_level", 0.0) >= STOP:
         state.stopped = HACKING
     record = stop.record or stop.metric
     if record not in measured or state.stopped:

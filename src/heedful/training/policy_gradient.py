@@ -175,7 +175,7 @@ class PolicyGradient:
             self.watch.begin(*self._answers(None))
         answers, rewards = self._answers(POLICY)
         if self.watch:
-            watched = self.watch.after_evaluation(step, answers, rewards)
+            watched = self.watch.after_evaluation(answers, rewards)
             self.kl.coef = min(self.kl.coef * self.watch.kl_factor(), max(self.kl.coef, MOST_RAISED * self.settings.kl_coef))
         self.heard = [
             Sample(answer.messages[-1].content, answer.text, reward) for answer, reward in zip(answers, rewards, strict=True)

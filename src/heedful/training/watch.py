@@ -25,7 +25,7 @@ class Watch(Protocol):
     ) -> dict[str, float]:
         """After each step: its figures, its rollouts' answers and their rewards."""
 
-    def after_evaluation(self, steps: int, answers: Sequence[Answer], rewards: Sequence[float]) -> dict[str, float]:
+    def after_evaluation(self, answers: Sequence[Answer], rewards: Sequence[float]) -> dict[str, float]:
         """After each evaluation: the policy's answers to the held-out prompts."""
 
     def kl_factor(self) -> float:

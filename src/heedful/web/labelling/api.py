@@ -37,6 +37,7 @@ NO_TOKEN = (
 NDJSON = "application/x-ndjson"
 LINES = {"type": "string", "description": "Judgement records, one JSON object a line, oldest first."}
 LARGEST_KEY = 2**63 - 1
+PATIENCE_S = 45.0  # for figures; clients wait a minute
 
 # What may be answered instead, for the OpenAPI document.
 REFUSED = frozenset({401, 403, 404, 422})
@@ -234,11 +235,16 @@ def read_sets(
     return exchange.SetsPage(sets=shown, after=shown[-1].id if len(rows) > limit else None)
 
 
-@api.get("/projects/{slug:slug}/quality", response={200: exchange.Quality | None, REFUSED: exchange.Problem})
+@api.get("/projects/{slug:slug}/quality", response={200: exchange.Quality | None, REFUSED | {503}: exchange.Problem})
 def read_quality(request: Asked, slug: str) -> exchange.Quality | None:
-    """Agreement and the quality of each labeler, as on the project's quality page; null without judgements."""
-    found = quality.of(_managed(request, slug))
-    return None if found is None else exchange.Quality.model_validate(to_jsonable_python(found))
+    """Agreement and the quality of each labeler, as on the project's quality page; null without judgements.
+
+    503: it is being computed; ask again.
+    """
+    now = quality.shown(_managed(request, slug), PATIENCE_S)
+    if now.pending:
+        raise HttpError(503, "the figures are being computed; ask again in a minute")
+    return None if now.quality is None else exchange.Quality.model_validate(to_jsonable_python(now.quality))
 
 
 def _labelers(project: Project) -> QuerySet[Any]:

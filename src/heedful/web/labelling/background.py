@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.pool import AsyncResult, Pool
@@ -19,5 +20,11 @@ def start(work: Callable[..., Any], *arguments: Any) -> AsyncResult[Any]:
     global _pool
     with _lock:
         if _pool is None:  # a fresh interpreter and no fork: this process has threads
-            _pool = multiprocessing.get_context("spawn").Pool(1, initializer=os.nice, initargs=(NICENESS,))
+            _pool = multiprocessing.get_context("spawn").Pool(1, initializer=_quiet)
         return _pool.apply_async(work, arguments)
+
+
+def _quiet() -> None:
+    """In the worker: others go first, and Ctrl-C is for the server, whose end ends the worker."""
+    os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -26,6 +26,7 @@ from heedful.web.labelling.models import Mode, Project
 from heedful.web.labelling.sets import FIRST, SECOND, names_of_sides
 
 KEPT_S = 24 * 3600
+LOST_S = 1_800  # after which a computation is begun anew: its process was killed
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,22 @@ _jobs: dict[int, _Job] = {}  # by project: one at a time, so that many who look 
 _lock = threading.Lock()
 
 
-def of(project: Project) -> Quality | None:
-    """Of the judgements there are now, however long it takes; None where there is none that counts. Raises HeedfulError."""
-    return shown(project, None).quality
+def shown(project: Project, patience_s: float) -> Shown:
+    """Of the judgements there are now, if that takes no longer than patience_s, or else what was computed last.
 
-
-def shown(project: Project, patience_s: float | None) -> Shown:
-    """The same within some seconds, or else what was computed last. patience_s: None waits for ever. Raises HeedfulError."""
-    state = _state(project)
+    Judgements that come while it is computed are in the next one: whoever asks is not kept waiting by labelers who go on.
+    Raises HeedfulError.
+    """
+    state, asked = _state(project), timezone.now()
     if state is None:
         return Shown(None, None, pending=False)
-    until = None if patience_s is None else time.monotonic() + patience_s
+    until = time.monotonic() + patience_s
     while True:
         known: tuple[str, datetime, Quality] | None = cache.get(_key(project))
         if known is not None and known[0] == state:
             return Shown(known[2], known[1], pending=False)
         job = _begun(project, state)
-        job.overview.wait(None if until is None else max(0.0, until - time.monotonic()))
+        job.overview.wait(max(0.0, until - time.monotonic()))
         if not job.overview.ready():
             return Shown(known[2], known[1], pending=True) if known else Shown(None, None, pending=True)
         with _lock:
@@ -128,7 +128,7 @@ def shown(project: Project, patience_s: float | None) -> Shown:
         found = job.quality()
         if mine:  # else somebody has stored it, or it tells of people who are deleted
             cache.set(_key(project), (job.state, job.at, found), KEPT_S)
-        if job.state == state:
+        if job.state == state or job.at >= asked:
             return Shown(found, job.at, pending=False)
 
 
@@ -147,7 +147,8 @@ def compute(project: Project) -> Quality:
 
 def _begun(project: Project, state: str) -> _Job:
     with _lock:
-        if project.pk not in _jobs:
+        job = _jobs.get(project.pk)
+        if job is None or (timezone.now() - job.at).total_seconds() > LOST_S:
             work = background.start(overview, *_inputs(project))
             _jobs[project.pk] = _Job(state, timezone.now(), work, _gold(project), _versus_of(project))
         return _jobs[project.pk]
