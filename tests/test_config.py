@@ -453,14 +453,6 @@ def test_rewards_in_a_file_are_seen_from_its_folder(tmp_path: Path, source: str,
     assert config.reward.terms[0].source == found.format(folder=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
-    [
-        ("monitor.gold=trained", "does not learn from"),
-        ("monitor.gold=rubric monitor.on=false", "a monitor that is on"),
-        ("monitor.raise_kl=2.0 monitor.on=false", "a monitor that is on"),
-    ],
-)
-def test_a_monitor_that_would_see_nothing_is_told(override: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        parse({}, "--set", tuple(override.split()))
+def test_gold_is_another_reward() -> None:
+    with pytest.raises(ConfigError, match="does not learn from"):
+        parse({}, "--set", ("monitor.gold=trained",))

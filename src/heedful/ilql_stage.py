@@ -6,6 +6,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from heedful.models.ilql import ILQLHeads
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import Answer, answer_of
 from heedful.models.trunk.packed import pack
+from heedful.progress import telling
 from heedful.records import Completion, Message, Preference, Vote, by_id, read_jsonl
 from heedful.store import Run, new_folder, read_json, write_json
 from heedful.training import ilql
@@ -49,6 +51,7 @@ def align_ilql(
         raise ConfigError("--votes name completions by their id: give --prompts and --completions as well")
     files = [*preferences, *votes, *(path for path in (prompts, completions) if path is not None)]
     folder = output / "ilql"
+    told = partial(telling(output, lambda _, *how: progress(*how)), "ilql")
 
     def work() -> None:
         device = choose_device()
@@ -62,7 +65,7 @@ def align_ilql(
         pairs = [pair for file in preferences for pair in read_preferences(file)]
         written = read_jsonl(completions, Completion, unique="id") if completions else []
         liked = _liked(votes, prompts, completions, written)
-        write_json(folder / "result.json", _train(model, pairs, liked, written, folder, config, progress))
+        write_json(folder / "result.json", _train(model, pairs, liked, written, folder, config, told))
 
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))

@@ -22,6 +22,7 @@ from heedful.errors import ConfigError, DataError, RecordError
 from heedful.evaluation.compare import accuracy
 from heedful.models.policy import LanguageModel, load_base
 from heedful.models.reward import Answer, answer_of
+from heedful.progress import Progress, telling
 from heedful.records import Completion, Message, Preference, Prompt, Vote, by_id, iter_lines, parse_line
 from heedful.store import Run, read_json, write_json
 from heedful.training import dpo, kto, sft
@@ -31,7 +32,6 @@ from heedful.training.reference import reference_logprobs
 from heedful.training.reward import beats, group_pairs, split_by_prompt
 
 # stage, done, total, note
-Progress = Callable[[str, int, int, str], None]
 Result = dict[str, Any]
 
 REFERENCE_FILE = "reference.jsonl"  # beside the stage's folder, which is emptied when settings change
@@ -42,6 +42,7 @@ def align_dpo(
 ) -> Result:
     """`heedful align dpo`. completions: the answers' tokens, and which the limit cut off; all others are read as ended."""
     settings = config.dpo
+    progress = telling(output, progress)
 
     def work() -> Result:
         pairs = [pair for file in preferences for pair in read_preferences(file)]
@@ -85,6 +86,7 @@ def align_sft(
 ) -> Result:
     """`heedful align sft`: on completions with their prompts, or on the chosen side of pairs; completions as in `align_dpo`."""
     settings = config.sft
+    progress = telling(output, progress)
     if not preferences and not (completions and prompts):
         raise ConfigError("give --completions with --prompts, or --preferences, whose chosen answers are imitated")
 
@@ -134,6 +136,7 @@ def align_kto(
 ) -> Result:
     """`heedful align kto`: on votes for completions, or on pairs, chosen as good and rejected as bad."""
     settings = config.kto
+    progress = telling(output, progress)
     if bool(votes) == bool(preferences) or (votes and not (completions and prompts)):
         raise ConfigError("give --votes with --prompts and --completions, or --preferences, whose chosen answers count as good")
 

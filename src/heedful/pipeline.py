@@ -29,6 +29,7 @@ from heedful.feedback.simulated import simulate
 from heedful.fit import run_peak
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
+from heedful.progress import Progress, telling
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.reward_stage import read_run_pairs, train_reward
@@ -39,9 +40,6 @@ from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
-
-# stage, done, total, note
-Progress = Callable[[str, int, int, str], None]
 
 BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 
@@ -63,7 +61,7 @@ class Pipeline:
         self.path = run.path
         self.command = command
         self.settings = settings_of(config)  # of the method that optimises the policy
-        self.progress = progress
+        self.progress = telling(run.path, progress)
         given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
         self.terms = given or (RewardTermSection(),)
         self.trains_reward = any(term.source == TRAINED for term in self.terms)

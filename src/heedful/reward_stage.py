@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, Reads, free_adapter, load_encoder_reward
 from heedful.models.sources import is_encoder, local_file
+from heedful.progress import telling
 from heedful.records import Completion, Preference, iter_lines, parse_line
 from heedful.rewards.mixture import Reward
 from heedful.rewards.tasks import LabelledTask, PairTask, Trainable, labelled_task, pair_task, train_members
@@ -176,6 +178,7 @@ def train_reward_model_alone(
     base = load_language_model(named, dtype=dtype, device=device, recompute=config.model.recompute)
     compile_where_told(base, config.model.compile)
     inputs = [*files, *(local_file(name) for name in settings.labelled.files)]
+    told = partial(telling(output, lambda _, *how: progress(*how)), "reward")
     with Run(output) as run:
         run.check(["reward"], [*inputs, *(Path(name).expanduser() for name in (source, settings.model) if name)])
 
@@ -189,7 +192,7 @@ def train_reward_model_alone(
                 seed=config.seed,
                 device=device,
                 num_resamples=config.evaluate.num_resamples,
-                progress=progress,
+                progress=told,
             )
             write_json(output / "reward" / "result.json", result)
 

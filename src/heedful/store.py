@@ -200,6 +200,24 @@ def file_hash(path: Path, advice: str = "check the path") -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+PROBED_S = 1.0  # who only asks whether a run is held, as the dashboard does, holds it for less
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process is working in this run directory now. Nothing is made there, and nothing kept waiting."""
+    if not (path / ".lock").exists():
+        return False
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder of somebody else's: as far as can be told, nobody
+        return False
+    lock.release()
+    return False
+
+
 class Run:
     """A run directory, held by one process at a time."""
 
@@ -209,7 +227,7 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(path / ".lock")
             try:
-                self._lock.acquire(timeout=0)
+                self._lock.acquire(timeout=PROBED_S)
             except filelock.Timeout:
                 raise StoreError(
                     f"{path}: another process is working in this folder; wait for it, or choose another --dir"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from heedful import __version__
-from heedful.cli import align, data, evaluate, flow, label, reward, talk, tictactoe
+from heedful.cli import align, data, evaluate, flow, label, reward, serve, talk, tictactoe
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def root(
 
 flow.register(app)
 talk.register(app)
+serve.register(app)
 app.add_typer(label.app, name="label")
 label.register(app)
 app.add_typer(reward.app, name="reward")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,28 +30,46 @@ def register(label: typer.Typer) -> None:
     label.add_typer(users, name="users")
 
 
+LISTEN = Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 is all of this machine's.")]
+PORT = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")]
+NAMES = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="A name under which people reach the page; may be repeated.")
+]
+HTTPS = Annotated[bool, typer.Option("--https", help="A proxy before the page speaks TLS: cookies travel by it alone.")]
+
+
 def serve(
     home: HOME = FOLDER,
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    host: LISTEN = "127.0.0.1",
+    port: PORT = 8765,
     database: DATABASE = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", help="A name under which people reach the page; may be repeated.")
-    ] = None,
-    https: Annotated[
-        bool, typer.Option("--https", help="A proxy before the page speaks TLS: cookies travel by it alone.")
-    ] = False,
+    allow_host: NAMES = None,
+    https: HTTPS = False,
 ) -> None:
-    """Serve the labelling pages until Ctrl-C. Nobody gets in but by invitation.
+    """Serve the labelling pages until Ctrl-C. Nobody gets in but by invitation. `heedful serve` has runs and chat as well.
 
     Example: `heedful label serve --home labels`
     """
+    serve_pages(home, host, port, database=database, names=allow_host or [], https=https)
+
+
+def serve_pages(
+    home: Path,
+    host: str,
+    port: int,
+    *,
+    database: str | None,
+    names: list[str],
+    https: bool,
+    runs: Sequence[Path] = (),
+    answer: Callable[..., Any] | None = None,
+) -> None:
+    """runs: folders below which run directories are shown. answer: who answers in the chat."""
     from heedful.web import home as web_home
     from heedful.web import serve as web
 
-    names = allow_host or []
     local = ["localhost", "127.0.0.1", "[::1]"]
-    web_home.configure(home, database=database, hosts=[*local, host, *names], https=https)
+    web_home.configure(home, database=database, hosts=[*local, host, *names], https=https, runs=runs)
 
     def ready(taken: int) -> None:
         base = web.address(host, taken, names=names, https=https)
@@ -58,9 +77,10 @@ def serve(
         if link is not None:
             print(f"there is no admin yet; whoever opens this link becomes one, once:\n{link}", file=sys.stderr)
         behind = f", this machine's port {taken}" if https else ""
-        print(f"labelling pages on {base}{behind} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        what = "labelling, runs and chat" if runs else "labelling pages"
+        print(f"{what} on {base}{behind} (Ctrl-C ends)", file=sys.stderr, flush=True)
 
-    web.serve(host, port, https=https, ready=ready)
+    web.serve(host, port, https=https, ready=ready, answer=answer)
 
 
 def import_(

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from heedful.progress import Pace
+
 QUIET_S = 15.0  # where no terminal redraws a bar, a line this often says that the work goes on
 
 
@@ -32,7 +34,7 @@ class Bars:
             console=self.console,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.started: dict[str, float] = {}
+        self.pace = Pace()
         self.said = 0.0
 
     def __enter__(self) -> Bars:
@@ -46,8 +48,8 @@ class Bars:
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()
-        began = stage not in self.started
-        self.started.setdefault(stage, now)
+        began = stage not in self.pace.begun
+        spent, left = self.pace.spent_s(stage, done), self.pace.eta_s(stage, done, total)
         if self.live:
             if stage not in self.tasks:
                 self.tasks[stage] = self.progress.add_task(stage, total=None, note="")
@@ -56,8 +58,7 @@ class Bars:
         if began or (total and done == total) or now - self.said > QUIET_S:
             self.said = now
             count = f" {done}/{total}" if total else ""
-            spent = now - self.started[stage]
-            eta = f", {spent / done * (total - done):.0f} s to go" if 0 < done < total else ""
+            eta = f", {left:.0f} s to go" if left and done < total else ""
             print(f"{stage:<9}{count}  {note}  ({spent:.0f} s{eta})", file=sys.stderr, flush=True)
 
     def for_stage(self, stage: str) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from heedful.config.section import LoraSection, Section
 
@@ -91,12 +91,6 @@ class MonitorSection(Section):
         if value == "trained":
             raise ValueError("gold is a reward that the policy does not learn from, and 'trained' is the one it does")
         return value
-
-    @model_validator(mode="after")
-    def _looks_on(self) -> Self:
-        if not self.on and (self.gold or self.raise_kl > 1):
-            raise ValueError("gold and raise_kl belong to a monitor that is on")
-        return self
 
 
 class PPOSection(PolicySection):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import torch
 
 from heedful.engine.device import choose_device, choose_dtype
@@ -10,6 +13,13 @@ from heedful.errors import ConfigError
 from heedful.models.ilql import Reweight, load_policy
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.records import Message
+
+
+class Reply(NamedTuple):
+    """text: what was answered. finished: whether it ended by itself."""
+
+    text: str
+    finished: bool
 
 
 class Conversation:
@@ -49,9 +59,18 @@ class Conversation:
         """Forgets what was said."""
         self.histories = {name: [] for name in self.speakers}
 
+    def recall(self, histories: Mapping[str, Sequence[Message]], seed: int) -> None:
+        """Goes on from these histories, by speaker; whoever is not named has heard nothing. seed: of the next draws."""
+        self.histories = {name: list(histories.get(name, ())) for name in self.speakers}
+        self.generator.manual_seed(seed)
+
     def answer(self, said: str) -> dict[str, str]:
+        """The texts of `reply`."""
+        return {name: reply.text for name, reply in self.reply(said).items()}
+
+    def reply(self, said: str) -> dict[str, Reply]:
         """Each speaker's answer to the message, which joins its history. The oldest turns give way to the context's length."""
-        answers = {}
+        replies = {}
         for name, (model, adapter, reweight) in self.speakers.items():
             history = [*self.histories[name], Message(role="user", content=said)]
             ids = model.chat.prompt_ids(history)
@@ -68,6 +87,7 @@ class Conversation:
                 generator=self.generator,
                 reweight=reweight,
             )
-            answers[name] = model.chat.text(drawn[0][0].ids)
-            self.histories[name] = [*history, Message(role="assistant", content=answers[name])]
-        return answers
+            ids = drawn[0][0].ids
+            replies[name] = Reply(model.chat.text(ids), finished=ids[-1] in model.chat.eos_ids)
+            self.histories[name] = [*history, Message(role="assistant", content=replies[name].text)]
+        return replies

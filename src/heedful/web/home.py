@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 from heedful.errors import DataError
 
 HOME, DATABASE, HOSTS, HTTPS = "HEEDFUL_LABEL_HOME", "HEEDFUL_DATABASE_URL", "HEEDFUL_LABEL_HOSTS", "HEEDFUL_LABEL_HTTPS"
+RUNS = "HEEDFUL_RUNS"
 NAME = "labels.sqlite3"  # of the database in it
 
 
@@ -19,8 +20,21 @@ def secret_path(home: Path) -> Path:
     return home / "secret-key"
 
 
-def configure(home: Path, *, database: str | None = None, hosts: Sequence[str] = (), https: bool = False) -> None:
-    """Makes the folder where there is none, tells Django of it and brings the database to the present schema."""
+def configure(
+    home: Path,
+    *,
+    database: str | None = None,
+    hosts: Sequence[str] = (),
+    https: bool = False,
+    runs: Sequence[Path] = (),
+) -> None:
+    """Makes the folder where there is none, tells Django of it and brings the database to the present schema.
+
+    runs: folders below which run directories are shown.
+    """
+    missing = next((folder for folder in runs if not folder.is_dir()), None)
+    if missing is not None:
+        raise DataError(f"{missing}: no such folder; --runs names one below which there are run directories")
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_secret(secret_path(home))
@@ -35,6 +49,8 @@ def configure(home: Path, *, database: str | None = None, hosts: Sequence[str] =
         os.environ[HOSTS] = ",".join(hosts)
     if https:
         os.environ[HTTPS] = "1"
+    if runs:
+        os.environ[RUNS] = os.pathsep.join(map(str, runs))
     os.environ["DJANGO_SETTINGS_MODULE"] = "heedful.web.settings"
     _set_up()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from heedful.errors import DataError
 
@@ -11,17 +12,23 @@ CONNECTIONS = 1_000  # a browser keeps up to six open
 LARGEST_BODY = 128 * 2**20  # the files of a new project; anybody can send one, for it is read before it is asked who sends it
 
 
-def serve(host: str, port: int, *, https: bool, ready: Callable[[int], None]) -> None:
+def serve(host: str, port: int, *, https: bool, ready: Callable[[int], None], answer: Callable[..., Any] | None = None) -> None:
     """Until interrupted. ready: is told the port once connections are taken. Expects `home.configure` to have run.
 
-    https: a proxy before this server says in X-Forwarded-Proto how people reach it.
+    https: a proxy before this server says in X-Forwarded-Proto how people reach it. answer: who answers in the chat, see
+    runs.chatting; without it there is no chat.
     """
     import waitress
     from django.core.wsgi import get_wsgi_application
 
+    application = get_wsgi_application()
+    if answer is not None:
+        from heedful.web.runs import chatting
+
+        chatting.offer(answer)
     try:
         server = waitress.create_server(
-            get_wsgi_application(),
+            application,
             host=host,
             port=port,
             threads=THREADS,

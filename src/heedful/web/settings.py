@@ -2,11 +2,13 @@
 
 HEEDFUL_LABEL_HOME: the folder of the database and the secret key. HEEDFUL_DATABASE_URL: another database than SQLite in it.
 HEEDFUL_LABEL_HOSTS: the names under which the page is reached, by commas. HEEDFUL_LABEL_HTTPS: 1 where it is served over TLS.
+HEEDFUL_RUNS: folders below which run directories are shown; none, and there are no pages of runs.
 """
 
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 
 from heedful.web.home import DATABASE, HOME, HOSTS, HTTPS, NAME, secret_path
+from heedful.web.home import RUNS as RUNS_VARIABLE
 
 home = Path(os.environ.get(HOME, "labels"))
 https = os.environ.get(HTTPS) == "1"
+RUNS = [Path(folder) for folder in os.environ.get(RUNS_VARIABLE, "").split(os.pathsep) if folder]
 
 # Without the folder's own key (a check, a test) one for this process, so that there is no default to guess.
 SECRET_KEY = secret_path(home).read_text().strip() if secret_path(home).exists() else get_random_secret_key()
@@ -33,6 +37,7 @@ INSTALLED_APPS = [
     "axes",
     "csp",
     "heedful.web.labelling",
+    "heedful.web.runs",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -57,6 +62,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "heedful.web.runs.served.served",
             ]
         },
     }
@@ -118,6 +124,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 STATIC_URL = "static/"
+# plotly.js comes with the Python package.
+STATICFILES_DIRS = [("plotly", Path(str(files("plotly"))) / "package_data")]
 WHITENOISE_USE_FINDERS = True
 USE_TZ = True
 TIME_ZONE = "UTC"

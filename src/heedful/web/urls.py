@@ -6,6 +6,7 @@ from django.urls import path
 
 from heedful.web.labelling.api import routes
 from heedful.web.labelling.views import account, label, manage, people
+from heedful.web.runs.views import chat, pages
 
 urlpatterns = [
     path("", label.home, name="home"),
@@ -41,4 +42,18 @@ urlpatterns = [
     path("manage/project/<slug:slug>/leave-out/<int:labeler>/", people.leave_out, name="leave-out"),
     path("manage/project/<slug:slug>/remove/<int:labeler>/", people.remove, name="remove"),
     path("manage/project/<slug:slug>/judgements.jsonl", manage.export, name="export"),
+    path("runs/", pages.listing, name="runs"),
+    path("runs/compare/", pages.compare, name="compare-runs"),
+    path("runs/show/<path:name>/", pages.run, name="run"),
+    path("runs/data/<path:name>/", pages.data, name="run-data"),
+    path("runs/answers/<path:name>/", pages.answers_page, name="run-answers"),
+    path("runs/report/<path:name>/", pages.report, name="run-report"),
+    path("chat/", chat.chats, name="chats"),
+    path("chat/votes.zip", chat.votes, name="chat-votes"),
+    path("chat/<uuid:chat>/", chat.chat, name="chat"),
+    path("chat/<uuid:chat>/turns/", chat.turns, name="chat-turns"),
+    path("chat/<uuid:chat>/pending/", chat.pending, name="chat-pending"),
+    path("chat/<uuid:chat>/say/", chat.say, name="chat-say"),
+    path("chat/<uuid:chat>/delete/", chat.delete, name="chat-delete"),
+    path("chat/<uuid:chat>/thumb/<int:reply>/", chat.thumb, name="chat-thumb"),
 ]

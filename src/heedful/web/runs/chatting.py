@@ -1,0 +1,203 @@
+"""The chat: turns that wait for the models' answers, which a process beside the server gives, and thumbs as votes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Max
+
+from heedful.errors import HeedfulError
+from heedful.records import Completion, Message, Prompt, Sampling, Vote
+from heedful.web.labelling.background import Worker
+from heedful.web.labelling.models import User
+from heedful.web.runs.catalogue import Found
+from heedful.web.runs.models import Chat, Reply, Side, Thumb, Turn
+
+MOST_SAID = 8_000  # characters of a message
+MOST_TURNS = 200
+LOST = "The server was stopped before there was an answer. Say it again."
+FAILED = "The models could not answer; the server's log says why."
+
+# policy, base, histories by side, message; temperature, max_new_tokens, seed -> replies by side with text and finished
+Answer = Callable[..., dict[str, Any]]
+_answer: Answer | None = None
+_worker = Worker(0)
+_pending: set[int] = set()  # turns that this server is answering
+_lock = threading.Lock()
+log = logging.getLogger(__name__)
+
+
+def offer(answer: Answer) -> None:
+    """Who answers. A function that a fresh process can import; the models are loaded there and never here."""
+    global _answer
+    _answer = answer
+
+
+def offered() -> bool:
+    return _answer is not None
+
+
+def policy_in(run: Path) -> tuple[Path, str] | None:
+    """The newest policy of a run and the source of its base; None where nothing is saved yet."""
+    found = [folder for folder in run.glob("*/policy") if (folder / "heedful.json").is_file()]
+    if not found:
+        return None
+    newest = max(found, key=lambda folder: (folder / "heedful.json").stat().st_mtime)
+    try:
+        base = json.loads((newest / "heedful.json").read_text(encoding="utf-8"))["base"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return newest, str(base)
+
+
+def begin(owner: User, run: Found, *, temperature: float, max_new_tokens: int) -> Chat | None:
+    """None where the run has no policy yet."""
+    found = policy_in(run.path)
+    if found is None:
+        return None
+    folder, base = found
+    return Chat.objects.create(
+        owner=owner, run=run.name, folder=str(folder), base=base, temperature=temperature, max_new_tokens=max_new_tokens
+    )
+
+
+def say(chat: Chat, said: str) -> Turn | None:
+    """Adds a turn and has it answered; None while the one before still waits, or when the chat has become too long."""
+    assert _answer is not None, "nobody offers an answer"
+    with transaction.atomic():
+        Chat.objects.select_for_update().get(pk=chat.pk)
+        if waiting(chat) or chat.turns.count() >= MOST_TURNS:
+            return None
+        last = chat.turns.aggregate(last=Max("number"))["last"]
+        turn = Turn.objects.create(chat=chat, number=(last or 0) + 1, said=said[:MOST_SAID])
+    with _lock:
+        _pending.add(turn.pk)
+    _worker.start(
+        _answer,
+        chat.folder,
+        chat.base,
+        histories(turn),
+        turn.said,
+        chat.temperature,
+        chat.max_new_tokens,
+        turn.pk,
+        done=partial(_store, turn.pk),
+        failed=partial(_fail, turn.pk),
+    )
+    return turn
+
+
+def histories(turn: Turn) -> dict[str, list[tuple[str, str]]]:
+    """What each side has heard and answered before this turn; turns without an answer are in no history."""
+    found: dict[str, list[tuple[str, str]]] = {side: [] for side in Side.values}
+    for earlier in turn.chat.turns.filter(number__lt=turn.number).prefetch_related("replies"):
+        for reply in earlier.replies.all():
+            found[reply.side] += [("user", earlier.said), ("assistant", reply.text)]
+    return found
+
+
+def waiting(chat: Chat) -> Turn | None:
+    """The turn that is being answered. One that an earlier server left unanswered gets to know that."""
+    for turn in chat.turns.filter(replies=None, problem=""):
+        with _lock:
+            if turn.pk in _pending:
+                return turn
+        if not turn.replies.exists():  # it may have been answered since
+            Turn.objects.filter(pk=turn.pk, problem="").update(problem=LOST)
+    return None
+
+
+def _store(turn: int, replies: dict[str, Any]) -> None:
+    try:
+        with transaction.atomic():
+            chat = Chat.objects.get(turns=turn)
+            version = _version(Path(chat.folder))
+            for side, reply in replies.items():
+                told = version if side == Side.ALIGNED else "base"
+                Reply.objects.create(turn_id=turn, side=side, text=reply.text, finished=reply.finished, version=told)
+    except (Chat.DoesNotExist, IntegrityError):
+        pass  # deleted meanwhile
+    finally:
+        _over(turn)
+
+
+def _fail(turn: int, error: BaseException) -> None:
+    log.warning("a chat's turn was not answered: %s: %s", type(error).__name__, error)
+    try:
+        Turn.objects.filter(pk=turn).update(problem=str(error) if isinstance(error, HeedfulError) else FAILED)
+    finally:
+        _over(turn)
+
+
+def _over(turn: int) -> None:
+    with _lock:
+        _pending.discard(turn)
+    connection.close()  # of the pool's thread
+
+
+def _version(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "heedful.json").read_text(encoding="utf-8")).get("policy_version", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def vote(reply: Reply, labeler: User, value: int) -> None:
+    Thumb.objects.create(reply=reply, labeler=labeler, value=value)
+
+
+class Records(NamedTuple):
+    """As `heedful align kto` reads them."""
+
+    prompts: list[Prompt]
+    completions: list[Completion]
+    votes: list[Vote]
+
+
+def records() -> Records:
+    """Of what has a thumb; the latest one of each person's counts."""
+    every = Thumb.objects.select_related("reply__turn__chat", "labeler").order_by("pk")
+    latest = {(thumb.reply_id, thumb.labeler_id): thumb for thumb in every}
+    prompts: dict[str, Prompt] = {}
+    completions: dict[str, Completion] = {}
+    votes = []
+    for thumb in latest.values():
+        reply, turn = thumb.reply, thumb.reply.turn
+        prompt_id = f"chat-{turn.chat_id}-{turn.number}-{reply.side}"
+        if prompt_id not in prompts:
+            turns = [*histories(turn)[reply.side], ("user", turn.said)]
+            messages = tuple(Message.model_validate({"role": role, "content": text}) for role, text in turns)
+            prompts[prompt_id] = Prompt(id=prompt_id, messages=messages, tags=("chat",))
+            completions[prompt_id] = _completion(reply, prompt_id)
+        votes.append(
+            Vote.model_validate(
+                {
+                    "completion_id": completions[prompt_id].id,
+                    "prompt_id": prompt_id,
+                    "labeler": thumb.labeler.username,
+                    "value": thumb.value,
+                    "created_at": thumb.at.isoformat(timespec="seconds"),
+                }
+            )
+        )
+    return Records(list(prompts.values()), list(completions.values()), votes)
+
+
+def _completion(reply: Reply, prompt_id: str) -> Completion:
+    chat = reply.turn.chat
+    return Completion(
+        id=f"{prompt_id}/1",
+        prompt_id=prompt_id,
+        text=reply.text,
+        model=chat.base,
+        policy_version=reply.version,
+        finish="stop" if reply.finished else "length",
+        sampling=Sampling(temperature=chat.temperature, top_p=1.0, seed=reply.turn_id, max_new_tokens=chat.max_new_tokens),
+    )

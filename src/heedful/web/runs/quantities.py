@@ -1,0 +1,71 @@
+"""What a run's page draws: which metrics share a plot, what it is called, and which limits are drawn into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SPEED = "tokens_per_s"  # made here, of lengths and times
+
+
+@dataclass(frozen=True)
+class Plot:
+    """curves: metrics, the one that counts last. limits: levels beyond which the hacking monitor sees a sign."""
+
+    title: str
+    caption: str
+    curves: tuple[str, ...]
+    limits: tuple[float, ...] = ()
+
+    @property
+    def names(self) -> str:
+        return ",".join(self.curves)
+
+    @property
+    def levels(self) -> str:
+        return ",".join(f"{limit:g}" for limit in self.limits)
+
+
+REWARD = Plot(
+    "Reward",
+    "Mean of a step's rollouts; of held-out answers; gold, which it is not trained on.",
+    ("reward", "heldout_gold", "heldout_reward"),
+)
+KL = Plot("Distance from the base", "KL(policy || reference), nats a sequence.", ("kl_policy_ref",))
+LEARNING = (
+    REWARD,
+    KL,
+    Plot("Entropy", "Nats a token. Falling to 0: collapse.", ("entropy",)),
+    Plot("Value loss", "Squared error, clipped.", ("value_loss",)),
+    Plot("Clip fraction", "Share of tokens past the clip.", ("clip_fraction",)),
+    Plot("Length", "Tokens of a rollout.", ("length",)),
+    Plot("Ends by itself", "Share of rollouts that are not cut off.", ("finished",)),
+    Plot("Speed", "Tokens of rollouts a second, learning and evaluation included.", (SPEED,)),
+)
+# Limits are those of evaluation.monitor.Limits, which a page may not import for the torch behind it; a test holds them together.
+HACKING = (
+    Plot("Reward and length", "Correlation over the last 128 rollouts.", ("reward_length_correlation",), (-0.5, 0.5)),
+    Plot("Repetition", "Share of an answer's 4-grams that stood in it before.", ("repeated",), (0.2,)),
+    Plot("Longer", "Length of held-out answers, of the reference's.", ("length_ratio",), (1.5,)),
+    Plot("Variety", "Different pairs of words, of the reference's.", ("distinct_ratio",), (0.7,)),
+    Plot("Cut off", "Share of held-out answers, less the reference's.", ("more_truncated",), (0.1,)),
+    Plot("Refusals of safe prompts", "Share, less the reference's.", ("more_safe_refusals",), (0.1,)),
+)
+COMPARED = (
+    Plot("Reward", "Held-out answers.", ("heldout_reward",)),
+    Plot("Reward of rollouts", "Mean of a step.", ("reward",)),
+    KL,
+    Plot("Gold", "Held-out answers, by the reward that is not trained on.", ("heldout_gold",)),
+    Plot("Entropy", "Nats a token.", ("entropy",)),
+    Plot("Length", "Tokens of a rollout.", ("length",)),
+)
+
+
+def plots_of(columns: set[str]) -> dict[str, Any]:
+    """`learning`, `hacking` and `rest`: the plots of which there is a curve. What belongs to no other is in rest."""
+    learning, hacking = ([plot for plot in group if set(plot.curves) & columns] for group in (LEARNING, HACKING))
+    drawn = {name for plot in (*learning, *hacking) for name in plot.curves} | {"hacking_level"}
+    rest = [Plot(name, "", (name,)) for name in sorted(columns - drawn)]
+    if not learning or learning == [LEARNING[-1]]:  # of a method whose quantities are others
+        return {"learning": [*learning, *rest], "hacking": hacking, "rest": []}
+    return {"learning": learning, "hacking": hacking, "rest": rest}

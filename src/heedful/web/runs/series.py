@@ -1,0 +1,152 @@
+"""metrics.jsonl as columns: read once, gone on with as the file grows, and thinned for a screen.
+
+A long run writes tens of megabytes. Lines are parsed when they appear; what a page gets is a few hundred points a curve, each of
+which stands in the file (MinMaxLTTB: extremes are kept).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tsdownsample import MinMaxLTTBDownsampler
+
+MOST_POINTS = 400  # of a curve on a screen
+KEPT_RUNS = 16  # whose columns stay in memory
+RECENT = 20  # steps that tell how long one takes
+
+
+@dataclass
+class Column:
+    """Values of one metric by step, finite ones only. num_broken: how many were no finite numbers."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    num_broken: int = 0
+
+
+@dataclass
+class Stage:
+    """Columns by metric, and when each step was written."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    times: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass
+class Series:
+    """What was read of a file. place: bytes read. broken: the line that is no JSON object though others follow it, or 0."""
+
+    inode: int = 0
+    place: int = 0
+    num_lines: int = 0
+    broken: int = 0
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Another one whenever there is something new to show."""
+        return f"{self.inode}-{self.place}"
+
+    def stage(self, name: str) -> Stage:
+        return self.stages.get(name, Stage())
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        stage = self.stages.setdefault(str(row.get("stage")), Stage())
+        step = row["step"]
+        stage.steps.append(step)
+        stage.times.append(float(row.get("time", math.nan)))
+        for name, value in row.items():
+            if name in ("step", "stage", "time") or isinstance(value, str):
+                continue
+            column = stage.columns.setdefault(name, Column())
+            if isinstance(value, int | float) and math.isfinite(value):
+                column.steps.append(step)
+                column.values.append(value)
+            else:
+                column.num_broken += 1
+
+
+_known: OrderedDict[Path, Series] = OrderedDict()
+_lock = threading.Lock()
+
+
+@contextmanager
+def reading(run: Path) -> Iterator[Series]:
+    """The run's metrics.jsonl up to its last whole line; nothing changes within the block. A file that was written anew, as on
+    resuming, is read anew.
+    """
+    path = run / "metrics.jsonl"
+    with _lock:
+        series = _known.pop(path, Series())
+        try:
+            with path.open("rb") as file:
+                told = os.fstat(file.fileno())
+                if told.st_ino != series.inode or told.st_size < series.place:
+                    series = Series(inode=told.st_ino)
+                file.seek(series.place)
+                _take(series, file.read(told.st_size - series.place))
+        except FileNotFoundError:
+            series = Series()
+        _known[path] = series
+        while len(_known) > KEPT_RUNS:
+            _known.popitem(last=False)
+        yield series
+
+
+def _take(series: Series, new: bytes) -> None:
+    whole = new[: new.rfind(b"\n") + 1]
+    series.place += len(whole)
+    for line in whole.split(b"\n")[:-1]:
+        series.num_lines += 1
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            series.add(row)
+        elif line.strip():
+            series.broken = series.broken or series.num_lines
+
+
+def thinned(column: Column, most: int = MOST_POINTS) -> dict[str, Any]:
+    """For a plot: `steps`, counted from 1, and `values`, at most `most` of each; `num`, how many there are; `num_broken`."""
+    steps, values = np.array(column.steps, dtype=np.int64), np.array(column.values, dtype=np.float64)
+    kept = MinMaxLTTBDownsampler().downsample(values, n_out=most) if len(values) > most else slice(None)
+    return {
+        "steps": (steps[kept] + 1).tolist(),
+        "values": values[kept].tolist(),
+        "num": len(values),
+        "num_broken": column.num_broken,
+    }
+
+
+def step_seconds(stage: Stage) -> float | None:
+    """How long one of the last steps took, on the average, evaluations included; None before the second."""
+    times = stage.times[-RECENT - 1 :]
+    took = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else math.nan
+    return took if math.isfinite(took) and took >= 0 else None
+
+
+def tokens_per_second(stage: Stage, episodes: int) -> Column:
+    """Tokens of rollouts over the time from one step's row to the next one's: learning and evaluations are in it."""
+    lengths = stage.columns.get("length", Column())
+    length_of = dict(zip(lengths.steps, lengths.values, strict=True))
+    found = Column()
+    for i in range(1, len(stage.steps)):
+        step, seconds = stage.steps[i], stage.times[i] - stage.times[i - 1]
+        if seconds > 0 and step in length_of:  # nan is not above 0
+            found.steps.append(step)
+            found.values.append(episodes * length_of[step] / seconds)
+    return found

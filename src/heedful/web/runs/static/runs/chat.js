@@ -1,0 +1,47 @@
+// Answers appear, and thumbs are stored, without loading the page anew.
+"use strict";
+
+const turns = document.getElementById("turns"), say = document.getElementById("say"), said = document.getElementById("said");
+const EVERY_MS = 700;
+
+async function refresh() {
+  const answer = await fetch(turns.dataset.turns);
+  if (answer.redirected || !answer.ok) return location.reload();
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  turns.replaceChildren(...page.body.childNodes);
+}
+
+async function wait() {
+  if (!turns.querySelector(".waiting")) return;
+  say.querySelector("button").disabled = true;
+  try {
+    const answer = await fetch(turns.dataset.pending);
+    if (answer.redirected || !answer.ok) return location.reload();
+    if (!(await answer.json()).pending) {
+      await refresh();
+      say.querySelector("button").disabled = false;
+      said.focus();
+    }
+  } catch { /* the server is away for a moment */ }
+  setTimeout(wait, EVERY_MS);
+}
+
+said.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    if (!say.querySelector("button").disabled) say.requestSubmit();
+  }
+});
+
+turns.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const body = new FormData(event.target, event.submitter);
+  const answer = await fetch(event.target.action, { method: "POST", body });
+  if (!answer.ok) return location.reload();
+  const name = event.submitter.getAttribute("aria-label");
+  await refresh();
+  turns.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus();
+});
+
+wait();
+scrollTo(0, document.body.scrollHeight);

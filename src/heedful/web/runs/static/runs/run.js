@@ -1,0 +1,114 @@
+// A run's page: asks what is new, and shows it without loading the page anew.
+"use strict";
+
+const page = document.getElementById("run");
+const OFTEN_MS = 2000, SELDOM_MS = 15000;
+let seen = "", curves = {}, kl = null;
+const id = (name) => document.getElementById(name);
+
+function lasting(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return whole + " s";
+  if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
+  return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
+}
+
+function element(kind, text, name = "") {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  if (name) made.className = name;
+  return made;
+}
+
+function showStanding(now, stepSeconds) {
+  id("state").textContent = now.state;
+  id("state").className = "state " + now.state;
+  id("where").textContent = now.stage + (now.total ? ` ${now.done}/${now.total}` : "");
+  id("eta").textContent = now.eta_s == null ? "" : lasting(now.eta_s) + " to go";
+  const speed = curves.tokens_per_s?.values.at(-1);
+  const told = [stepSeconds == null ? "" : `${stepSeconds.toPrecision(2)} s a step`, speed ? `${speed.toPrecision(3)} tokens/s` : ""];
+  id("speed").textContent = told.filter(Boolean).join(", ");
+  id("bar").hidden = !now.total;
+  id("bar").max = now.total || 1;
+  id("bar").value = now.done || 0;
+  id("stages").replaceChildren(...now.stages.map((one) => {
+    const item = element("li", one.name + " ", one.state);
+    item.append(element("span", one.state === "done" ? lasting(one.seconds || 0) : one.state, "quiet"));
+    return item;
+  }));
+}
+
+function listed(sign) { return element("li", sign.said, sign.level); }
+
+function showSigns(history) {
+  const last = history.at(-1)?.signs ?? [];
+  const level = last.some((sign) => sign.level === "stop") ? "stop" : last.length ? "warn" : "ok";
+  id("level").textContent = level;
+  id("level").className = "level " + level;
+  id("signs").replaceChildren(...(last.length ? last.map(listed) : [element("li", "No sign in the last evaluation.")]));
+  id("history").replaceChildren(...history.map((row) => {
+    const item = element("li", `after ${row.steps} steps: ` + (row.signs.length ? "" : "none"));
+    const inside = document.createElement("ul");
+    inside.append(...row.signs.map(listed));
+    if (row.signs.length) item.append(inside);
+    return item;
+  }));
+}
+
+function showSaid(said) {
+  id("saidbox").hidden = !said.length;
+  id("said").replaceChildren(...said.map((row) => {
+    const box = document.createElement("section");
+    const about = `after ${row.steps} steps` + (row.reward == null ? "" : `, reward ${row.reward.toFixed(2)}`);
+    const asked = element("strong", row.prompt, "text"), answered = element("p", row.text || "(nothing)", "text");
+    asked.dir = answered.dir = "auto";
+    box.append(asked, element("p", about, "quiet"), answered);
+    return box;
+  }));
+}
+
+function drawAll() {
+  for (const plot of plotsOnPage()) {
+    const names = plot.dataset.curves.split(",");
+    const own = names.filter((name) => curves[name]?.values.length).map((name) => ({ name, ...curves[name] }));
+    show(plot, own, names.includes("kl_policy_ref") ? kl : null);
+  }
+}
+
+function take(told) {
+  if (told.curves) {
+    const known = Object.keys(curves).length;
+    // A metric that has no plot on the page yet: the first evaluation, say. Its plots come with the page.
+    if (known && Object.keys(told.curves).some((name) => !(name in curves) && !plotsOnPage().some((plot) => plot.dataset.curves.split(",").includes(name)) && name !== "hacking_level")) location.reload();
+    curves = told.curves;
+    kl = told.kl_target;
+    seen = told.version;
+    drawAll();
+  }
+  showStanding(told.standing, told.step_s);
+  showSigns(told.signs);
+  showSaid(told.said);
+  id("problems").replaceChildren(...told.problems.map((text) => element("p", text, "message error")));
+}
+
+async function look() {
+  let pause = SELDOM_MS;
+  try {
+    const asked = new URLSearchParams({ stage: page.dataset.stage, seen });
+    const answer = await fetch(`${page.dataset.url}?${asked}`, { headers: { Accept: "application/json" } });
+    if (answer.redirected) location.reload(); // logged out meanwhile
+    if (!answer.ok) throw new Error(answer.status);
+    const told = await answer.json();
+    if (page.dataset.stage) take(told);
+    else if (Object.keys(told.curves ?? {}).length || told.standing.stages.length > 0) showStanding(told.standing, null);
+    id("unreached").hidden = true;
+    if (told.standing.state === "running") pause = OFTEN_MS;
+  } catch {
+    id("unreached").hidden = false;
+    pause = OFTEN_MS;
+  }
+  setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", look, { once: true }) : look()), pause);
+}
+
+document.addEventListener("repaint", drawAll);
+look();

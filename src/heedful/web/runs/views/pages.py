@@ -1,0 +1,132 @@
+"""The list of runs, a run's page, its answers, its report, and several runs side by side. For admins: labelers judge blind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.conf import settings
+from django.core.paginator import Paginator
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from heedful.web.labelling.views.rights import admin_only
+from heedful.web.runs import answers, compared, live
+from heedful.web.runs.catalogue import Found, find_run, find_runs
+from heedful.web.runs.quantities import COMPARED, plots_of
+from heedful.web.runs.standing import config_of, standing
+from heedful.web.runs.views.policies import boxed, drawn_by_plotly
+
+A_PAGE = 20  # answers
+MOST_COMPARED = 6
+
+
+def run_or_404(name: str) -> Found:
+    found = find_run(settings.RUNS, name)
+    if found is None:
+        raise Http404(f"there is no run {name!r}")
+    return found
+
+
+@admin_only
+@require_GET
+def listing(request: HttpRequest) -> HttpResponse:
+    rows: list[dict[str, Any]] = []
+    for run in find_runs(settings.RUNS):
+        config = config_of(run.path)
+        rows.append(
+            {"run": run, "standing": standing(run.path, config), "config": config, "outcome": compared.outcome(run.path)}
+        )
+    rows.sort(key=lambda row: (row["standing"].state != "running", -_begun(row["run"])))
+    return render(request, "runs/listing.html", {"rows": rows, "most": MOST_COMPARED})
+
+
+def _begun(run: Found) -> float:
+    try:
+        return (run.path / "manifest.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@admin_only
+@drawn_by_plotly
+@never_cache
+@require_GET
+def run(request: HttpRequest, name: str) -> HttpResponse:
+    found = run_or_404(name)
+    stages = live.stage_names(found.path)
+    stage = request.GET.get("stage", "")
+    if stage not in stages:
+        stage = stages[-1] if stages else ""
+    shown = {
+        "run": found,
+        "settings": compared.settings_text(found.path),
+        "stages": stages,
+        "stage": stage,
+        "plots": plots_of(live.columns_of(found.path, stage)),
+        "now": live.look(found.path, stage),
+        "has_report": (found.path / "report.html").exists(),
+        "has_answers": (found.path / "evaluate" / "after.jsonl").exists(),
+        "table": compared.table(found.path),
+    }
+    return render(request, "runs/run.html", shown)
+
+
+@admin_only
+@never_cache
+@require_GET
+def data(request: HttpRequest, name: str) -> HttpResponse:
+    found = run_or_404(name)
+    told = live.look(found.path, request.GET.get("stage", ""), seen=request.GET.get("seen", ""))
+    return HttpResponse(json.dumps(told, allow_nan=False), content_type="application/json")
+
+
+@admin_only
+@require_GET
+def answers_page(request: HttpRequest, name: str) -> HttpResponse:
+    found = run_or_404(name)
+    text, order, tag = (request.GET.get(field, "").strip() for field in ("q", "order", "tag"))
+    shown: dict[str, Any] = {"run": found, "q": text, "order": order, "tag": tag, "orders": answers.ORDERS}
+    try:
+        rows = answers.search(found.path, text, order, tag)
+        page = Paginator(rows, A_PAGE).get_page(request.GET.get("page"))
+        shown |= {
+            "tags": answers.tags_of(found.path),
+            "count": len(rows),
+            "page": page,
+            "pairs": [answers.shown(row) for row in page],
+            "measured": (found.path / "evaluate" / "after.jsonl").exists(),
+        }
+    except answers.UnreadableError as error:
+        shown["problem"] = str(error)
+    fields = request.GET.copy()
+    fields.pop("page", None)
+    return render(request, "runs/answers.html", shown | {"fields": fields.urlencode()})
+
+
+@admin_only
+@drawn_by_plotly
+@require_GET
+def compare(request: HttpRequest) -> HttpResponse:
+    chosen = [run for run in find_runs(settings.RUNS) if run.name in request.GET.getlist("run")][:MOST_COMPARED]
+    shown = {
+        "chosen": [(run, compared.trained_stage(run.path)) for run in chosen],
+        "plots": COMPARED,
+        "table": compared.side_by_side([run.path for run in chosen]),
+        "settings": compared.differing([config_of(run.path) for run in chosen]),
+    }
+    return render(request, "runs/compare.html", shown)
+
+
+@admin_only
+@boxed
+@never_cache
+@require_GET
+def report(request: HttpRequest, name: str) -> HttpResponseBase:
+    path = run_or_404(name).path / "report.html"
+    if not path.exists():
+        raise Http404("this run has no report yet")
+    return FileResponse(path.open("rb"), content_type="text/html; charset=utf-8")
