@@ -10,17 +10,25 @@ from pathlib import Path
 
 
 class Server:
-    """`heedful label serve` on a free port. link: the first admin's invitation, None where there is an admin."""
+    """`heedful label serve` on a free port, or with runs `heedful serve`. link: the first admin's invitation, None where there
+    is an admin.
+    """
 
-    def __init__(self, home: Path, log: Path, *more: str, database: str | None = None) -> None:
+    def __init__(self, home: Path, log: Path, *more: str, database: str | None = None, runs: Path | None = None) -> None:
         self.home, self.database = home, database
+        words = command("serve", home, "--port", "0", *more, database=database)
+        if runs is not None:
+            words.remove("label")
+            words += ["--runs", str(runs)]
         with log.open("w") as stream:
-            self.process = subprocess.Popen(command("serve", home, "--port", "0", *more, database=database), stderr=stream)
+            self.process = subprocess.Popen(words, stderr=stream)
         self.url, self.link = self._told(log)
 
     def _told(self, log: Path) -> tuple[str, str | None]:
         for _ in range(600):
-            found = re.search(r"(?:^(http\S+/join/\S+)\n)?labelling pages on (\S+?),? ", log.read_text(), re.MULTILINE)
+            found = re.search(
+                r"(?:^(http\S+/join/\S+)\n)?labelling(?: pages|, runs and chat) on (\S+?),? ", log.read_text(), re.MULTILINE
+            )
             if found:
                 return found[2], found[1]
             if self.process.poll() is not None:

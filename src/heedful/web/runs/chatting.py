@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,35 +12,30 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max
 
-from heedful.errors import HeedfulError
 from heedful.records import Completion, Message, Prompt, Sampling, Vote
-from heedful.web.labelling.background import Worker
 from heedful.web.labelling.models import User
+from heedful.web.runs.answering import Answering
 from heedful.web.runs.catalogue import Found
 from heedful.web.runs.models import Chat, Reply, Side, Thumb, Turn
 
 MOST_SAID = 8_000  # characters of a message
 MOST_TURNS = 200
 LOST = "The server was stopped before there was an answer. Say it again."
-FAILED = "The models could not answer; the server's log says why."
 
-# policy, base, histories by side, message; temperature, max_new_tokens, seed -> replies by side with text and finished
-Answer = Callable[..., dict[str, Any]]
-_answer: Answer | None = None
-_worker = Worker(0)
+# policy, base, histories by side, message, temperature, max_new_tokens, seed -> replies by side with text and finished
+_answering: Answering | None = None
 _pending: set[int] = set()  # turns that this server is answering
 _lock = threading.Lock()
-log = logging.getLogger(__name__)
 
 
-def offer(answer: Answer) -> None:
-    """Who answers. A function that a fresh process can import; the models are loaded there and never here."""
-    global _answer
-    _answer = answer
+def offer(answer: Callable[..., dict[str, Any]]) -> None:
+    """Who answers: a function that a fresh process can import."""
+    global _answering
+    _answering = Answering(answer)
 
 
 def offered() -> bool:
-    return _answer is not None
+    return _answering is not None
 
 
 def policy_in(run: Path) -> tuple[Path, str] | None:
@@ -70,7 +64,7 @@ def begin(owner: User, run: Found, *, temperature: float, max_new_tokens: int) -
 
 def say(chat: Chat, said: str) -> Turn | None:
     """Adds a turn and has it answered; None while the one before still waits, or when the chat has become too long."""
-    assert _answer is not None, "nobody offers an answer"
+    assert _answering is not None, "nobody offers an answer"
     with transaction.atomic():
         Chat.objects.select_for_update().get(pk=chat.pk)
         if waiting(chat) or chat.turns.count() >= MOST_TURNS:
@@ -79,18 +73,8 @@ def say(chat: Chat, said: str) -> Turn | None:
         turn = Turn.objects.create(chat=chat, number=(last or 0) + 1, said=said[:MOST_SAID])
     with _lock:
         _pending.add(turn.pk)
-    _worker.start(
-        _answer,
-        chat.folder,
-        chat.base,
-        histories(turn),
-        turn.said,
-        chat.temperature,
-        chat.max_new_tokens,
-        turn.pk,
-        done=partial(_store, turn.pk),
-        failed=partial(_fail, turn.pk),
-    )
+    asked = (chat.folder, chat.base, histories(turn), turn.said, chat.temperature, chat.max_new_tokens, turn.pk)
+    _answering.ask(asked, partial(_store, turn.pk))
     return turn
 
 
@@ -114,9 +98,13 @@ def waiting(chat: Chat) -> Turn | None:
     return None
 
 
-def _store(turn: int, replies: dict[str, Any]) -> None:
+def _store(turn: int, replies: dict[str, Any] | None, problem: str) -> None:
+    """replies: None where there is a problem. On a thread of its own, which needs no connection to the database any more."""
     try:
         with transaction.atomic():
+            if replies is None:
+                Turn.objects.filter(pk=turn).update(problem=problem)
+                return
             chat = Chat.objects.get(turns=turn)
             version = _version(Path(chat.folder))
             for side, reply in replies.items():
@@ -125,21 +113,10 @@ def _store(turn: int, replies: dict[str, Any]) -> None:
     except (Chat.DoesNotExist, IntegrityError):
         pass  # deleted meanwhile
     finally:
-        _over(turn)
-
-
-def _fail(turn: int, error: BaseException) -> None:
-    log.warning("a chat's turn was not answered: %s: %s", type(error).__name__, error)
-    try:
-        Turn.objects.filter(pk=turn).update(problem=str(error) if isinstance(error, HeedfulError) else FAILED)
-    finally:
-        _over(turn)
-
-
-def _over(turn: int) -> None:
-    with _lock:
-        _pending.discard(turn)
-    connection.close()  # of the pool's thread
+        with _lock:
+            _pending.discard(turn)
+        if threading.current_thread() is not threading.main_thread():
+            connection.close()
 
 
 def _version(folder: Path) -> str:

@@ -42,7 +42,7 @@ LEARNING = (
     Plot("Ends by itself", "Share of rollouts that are not cut off.", ("finished",)),
     Plot("Speed", "Tokens of rollouts a second, learning and evaluation included.", (SPEED,)),
 )
-# Limits are those of evaluation.monitor.Limits, which a page may not import for the torch behind it; a test holds them together.
+# The limits of evaluation.monitor.Limits, which a page may not import for the torch behind it; a test holds them together.
 HACKING = (
     Plot("Reward and length", "Correlation over the last 128 rollouts.", ("reward_length_correlation",), (-0.5, 0.5)),
     Plot("Repetition", "Share of an answer's 4-grams that stood in it before.", ("repeated",), (0.2,)),

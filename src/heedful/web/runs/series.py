@@ -1,7 +1,7 @@
 """metrics.jsonl as columns: read once, gone on with as the file grows, and thinned for a screen.
 
-A long run writes tens of megabytes. Lines are parsed when they appear; what a page gets is a few hundred points a curve, each of
-which stands in the file (MinMaxLTTB: extremes are kept).
+A long run writes tens of megabytes. Lines are parsed when they appear; what a page gets is a few hundred points a curve, each a
+point of the file (MinMaxLTTB: extremes are kept).
 """
 
 from __future__ import annotations
