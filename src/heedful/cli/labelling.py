@@ -25,8 +25,8 @@ FOLDER = Path("labels")
 def register(label: typer.Typer) -> None:
     from heedful.cli.label_users import users  # which takes its options from here
 
-    for command in (serve, import_, export, quality, backup, status):
-        label.command(command.__name__.rstrip("_"))(command)
+    for command in (serve, import_, export, export_chat, quality, backup, status):
+        label.command(command.__name__.rstrip("_").replace("_", "-"))(command)
     label.add_typer(users, name="users")
 
 
@@ -159,6 +159,30 @@ def export(
     report = interchange.write(form, output, interchange.Sets(prompts, completions, rankings))
     told = "\n".join((f"{len(rankings)} judgements for {output}", *report.lines()))
     emit({"judgements": len(rankings), "output": str(output)} | asdict(report), as_json, told)
+
+
+def export_chat(
+    output: Annotated[Path, typer.Option("--output", help="Folder for prompts, completions and votes.")],
+    home: HOME = FOLDER,
+    database: DATABASE = None,
+    as_json: JSON = False,
+) -> None:
+    """Write the thumbs that were given in chats: prompts.jsonl, completions.jsonl and votes.jsonl, for `heedful align kto`.
+
+    Example: `heedful label export-chat --output chat`
+    """
+    from heedful.cli.terminal import emit
+    from heedful.store import write_jsonl
+    from heedful.web import home as web_home
+
+    web_home.configure(home, database=database)
+    from heedful.web.runs.chatting import records
+
+    found = records()._asdict()
+    for name, rows in found.items():
+        write_jsonl(output / f"{name}.jsonl", rows)
+    counts = {name: len(rows) for name, rows in found.items()}
+    emit(counts | {"output": str(output)}, as_json, f"{counts['votes']} votes on {counts['completions']} answers in {output}")
 
 
 def quality(project: PROJECT, home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False) -> None:

@@ -159,6 +159,8 @@ def test_base_and_policy_are_talked_to_and_thumbs_are_votes(browser: Browser, se
         (line,) = packed.read("votes.jsonl").decode().splitlines()
     vote = parse_line(line, Vote, "votes.jsonl:1")
     assert (vote.value, vote.labeler) == (0, "boss")
+    served.run("export-chat", "--output", str(tmp_path / "chat"))
+    assert (tmp_path / "chat" / "votes.jsonl").read_text().splitlines() == [line]
     page.goto(f"{served.url}/runs/compare/?run=first")
     accessible(page)
     assert said == []

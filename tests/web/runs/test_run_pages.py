@@ -66,6 +66,9 @@ def test_the_data_of_a_run_are_its_metrics(runs: Path, boss: Client) -> None:
     assert "curves" not in data(boss, seen=str(told["version"])), "what the page has is not sent again"
     run_folder.append(run, [run_folder.row(30)])
     assert "curves" in data(boss, seen=str(told["version"]))
+    some = data(boss, curves="reward,nothing")["curves"]
+    assert isinstance(some, dict)
+    assert list(some) == ["reward"]
 
 
 def test_what_is_wrong_with_a_run_is_said(runs: Path, boss: Client) -> None:

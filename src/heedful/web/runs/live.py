@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from heedful.config import Config
 from heedful.errors import StoreError
 from heedful.store import read_rows
 from heedful.web.runs.quantities import SPEED
-from heedful.web.runs.series import MOST_POINTS, Series, reading, step_seconds, thinned, tokens_per_second
+from heedful.web.runs.series import Series, reading, step_seconds, thinned, tokens_per_second
 from heedful.web.runs.standing import config_of, standing
 
 NUM_SAID = 3  # prompts whose latest answers are shown
@@ -31,16 +32,20 @@ def columns_of(run: Path, stage: str) -> set[str]:
     return found | ({SPEED} if "length" in found and _episodes(config, stage) else set())
 
 
-def look(run: Path, stage: str, *, seen: str = "", most: int = MOST_POINTS) -> dict[str, Any]:
-    """standing, version, signs, said, problems; and curves, unless `seen` is the version of which the page has them."""
+def look(run: Path, stage: str, *, seen: str = "", curves: Collection[str] | None = None) -> dict[str, Any]:
+    """standing, stages, version, signs, said, problems; and curves, unless `seen` is the version of which the page has them.
+
+    curves: the names of those that are wanted; None for all.
+    """
     config = config_of(run)
     problems: list[str] = []
     found: dict[str, Any] = {"standing": asdict(standing(run, config))}
     with reading(run) as series:
         found["version"] = series.version
+        found["stages"] = list(series.stages)
         found["step_s"] = step_seconds(series.stage(stage))
         if series.version != seen:
-            found["curves"] = _curves(series, stage, _episodes(config, stage), most)
+            found["curves"] = _curves(series, stage, _episodes(config, stage), curves)
         if series.broken:
             problems.append(f"metrics.jsonl, line {series.broken}: not a JSON object; what else stands in the file is shown.")
         broken = {name: column.num_broken for name, column in series.stage(stage).columns.items() if column.num_broken}
@@ -59,12 +64,12 @@ def _episodes(config: Config | None, stage: str) -> int:
     return int(getattr(getattr(config, stage, None), "episodes", 0)) if config else 0
 
 
-def _curves(series: Series, stage: str, episodes: int, most: int) -> dict[str, Any]:
+def _curves(series: Series, stage: str, episodes: int, wanted: Collection[str] | None) -> dict[str, Any]:
     own = series.stage(stage)
     columns = dict(own.columns)
-    if episodes and "length" in columns:
+    if episodes and "length" in columns and (wanted is None or SPEED in wanted):
         columns[SPEED] = tokens_per_second(own, episodes)
-    return {name: thinned(column, most) for name, column in columns.items()}
+    return {name: thinned(column) for name, column in columns.items() if wanted is None or name in wanted}
 
 
 def _signs(run: Path, stage: str, problems: list[str]) -> list[dict[str, Any]]:

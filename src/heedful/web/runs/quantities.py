@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 SPEED = "tokens_per_s"  # made here, of lengths and times
 
@@ -61,11 +60,15 @@ COMPARED = (
 )
 
 
-def plots_of(columns: set[str]) -> dict[str, Any]:
-    """`learning`, `hacking` and `rest`: the plots of which there is a curve. What belongs to no other is in rest."""
-    learning, hacking = ([plot for plot in group if set(plot.curves) & columns] for group in (LEARNING, HACKING))
-    drawn = {name for plot in (*learning, *hacking) for name in plot.curves} | {"hacking_level"}
+METHODS = ("ppo", "rloo", "grpo")  # stages that optimise a policy
+
+
+def plots_of(stage: str, columns: set[str]) -> dict[str, list[Plot]]:
+    """`learning`, `hacking` and `rest`. Of a policy's stage all of the first two are there from the start: a plot shows itself
+    when its first value comes. What belongs to none of them is in rest, or of another stage in learning.
+    """
+    if stage not in METHODS:
+        return {"learning": [Plot(name, "", (name,)) for name in sorted(columns)], "hacking": [], "rest": []}
+    drawn = {name for plot in (*LEARNING, *HACKING) for name in plot.curves} | {"hacking_level"}
     rest = [Plot(name, "", (name,)) for name in sorted(columns - drawn)]
-    if not learning or learning == [LEARNING[-1]]:  # of a method whose quantities are others
-        return {"learning": [*learning, *rest], "hacking": hacking, "rest": []}
-    return {"learning": learning, "hacking": hacking, "rest": rest}
+    return {"learning": list(LEARNING), "hacking": list(HACKING), "rest": rest}

@@ -6,19 +6,21 @@ point of the file (MinMaxLTTB: extremes are kept).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
 from tsdownsample import MinMaxLTTBDownsampler
 
 MOST_POINTS = 400  # of a curve on a screen
@@ -62,20 +64,29 @@ class Series:
     def stage(self, name: str) -> Stage:
         return self.stages.get(name, Stage())
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        stage = self.stages.setdefault(str(row.get("stage")), Stage())
-        step = row["step"]
-        stage.steps.append(step)
-        stage.times.append(float(row.get("time", math.nan)))
-        for name, value in row.items():
-            if name in ("step", "stage", "time") or isinstance(value, str):
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of one stage, in their order. Whole columns at a time: a long run has hundreds of thousands of numbers."""
+        stage = self.stages.setdefault(str(rows[0].get("stage")), Stage())
+        stage.steps.extend(row["step"] for row in rows)
+        stage.times.frombytes(_numbers([row.get("time") for row in rows]).tobytes())
+        for name in dict.fromkeys(chain.from_iterable(rows)):
+            if name in ("step", "stage", "time"):
                 continue
+            there = [row for row in rows if name in row]
+            values = _numbers([row[name] for row in there])
+            whole = np.isfinite(values)
             column = stage.columns.setdefault(name, Column())
-            if isinstance(value, int | float) and math.isfinite(value):
-                column.steps.append(step)
-                column.values.append(value)
-            else:
-                column.num_broken += 1
+            column.steps.frombytes(np.array([row["step"] for row in there], dtype=np.int64)[whole].tobytes())
+            column.values.frombytes(values[whole].tobytes())
+            column.num_broken += int((~whole).sum())
+
+
+def _numbers(values: Sequence[object]) -> NDArray[np.float64]:
+    """NaN for what is none."""
+    try:
+        return np.array(values, dtype=np.float64)  # None is NaN
+    except (ValueError, TypeError):  # a text, a list
+        return np.array([value if isinstance(value, int | float) else math.nan for value in values], dtype=np.float64)
 
 
 _known: OrderedDict[Path, Series] = OrderedDict()
@@ -108,16 +119,19 @@ def reading(run: Path) -> Iterator[Series]:
 def _take(series: Series, new: bytes) -> None:
     whole = new[: new.rfind(b"\n") + 1]
     series.place += len(whole)
+    rows = []
     for line in whole.split(b"\n")[:-1]:
         series.num_lines += 1
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            series.add(row)
+            rows.append(row)
         elif line.strip():
             series.broken = series.broken or series.num_lines
+    for _, own in groupby(rows, key=lambda row: str(row.get("stage"))):
+        series.add(list(own))
 
 
 def thinned(column: Column, most: int = MOST_POINTS) -> dict[str, Any]:
@@ -142,11 +156,9 @@ def step_seconds(stage: Stage) -> float | None:
 def tokens_per_second(stage: Stage, episodes: int) -> Column:
     """Tokens of rollouts over the time from one step's row to the next one's: learning and evaluations are in it."""
     lengths = stage.columns.get("length", Column())
-    length_of = dict(zip(lengths.steps, lengths.values, strict=True))
-    found = Column()
-    for i in range(1, len(stage.steps)):
-        step, seconds = stage.steps[i], stage.times[i] - stage.times[i - 1]
-        if seconds > 0 and step in length_of:  # nan is not above 0
-            found.steps.append(step)
-            found.values.append(episodes * length_of[step] / seconds)
-    return found
+    steps, times = np.array(stage.steps, dtype=np.int64), np.array(stage.times)
+    _, at, of = np.intersect1d(steps[1:], np.array(lengths.steps, dtype=np.int64), return_indices=True)
+    seconds = np.diff(times)[at]
+    told = seconds > 0  # nan is not
+    values = episodes * np.array(lengths.values)[of][told] / seconds[told]
+    return Column(array("q", steps[1:][at][told].tobytes()), array("d", values.tobytes()))

@@ -66,8 +66,8 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
         "settings": compared.settings_text(found.path),
         "stages": stages,
         "stage": stage,
-        "plots": plots_of(live.columns_of(found.path, stage)),
-        "now": live.look(found.path, stage),
+        "plots": plots_of(stage, live.columns_of(found.path, stage)),
+        "now": live.look(found.path, stage, curves=()),
         "has_report": (found.path / "report.html").exists(),
         "has_answers": (found.path / "evaluate" / "after.jsonl").exists(),
         "table": compared.table(found.path),
@@ -80,7 +80,13 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
 @require_GET
 def data(request: HttpRequest, name: str) -> HttpResponse:
     found = run_or_404(name)
-    told = live.look(found.path, request.GET.get("stage", ""), seen=request.GET.get("seen", ""))
+    wanted = request.GET.get("curves")
+    told = live.look(
+        found.path,
+        request.GET.get("stage", ""),
+        seen=request.GET.get("seen", ""),
+        curves=None if wanted is None else wanted.split(","),
+    )
     return HttpResponse(json.dumps(told, allow_nan=False), content_type="application/json")
 
 

@@ -1,4 +1,5 @@
-// Curves over steps. A plot is drawn when it comes into view, and again when there is something new to show in it.
+// Curves over steps. A plot is drawn when it comes into view, and again when there is something new to show in it; one without a
+// value is not there. The page does not wait for the library that draws.
 "use strict";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -39,15 +40,8 @@ function traces(curves) {
 
 function draw(plot) {
   const shown = waiting.get(plot);
-  if (!shown || !inView.has(plot)) return;
+  if (!shown || !window.Plotly || !inView.has(plot)) return;
   waiting.delete(plot);
-  plot.classList.toggle("empty", !shown.curves.length);
-  if (!shown.curves.length) {
-    if (plot.data) Plotly.purge(plot);
-    plot.textContent = "Not measured.";
-    return;
-  }
-  if (!plot.data) plot.textContent = "";
   Plotly.react(plot, traces(shown.curves), layoutOf(plot, shown.curves, shown.target), { displayModeBar: false, responsive: true });
 }
 
@@ -59,10 +53,13 @@ const seeing = new IntersectionObserver((entries) => {
 }, { rootMargin: "100px" });
 
 function show(plot, curves, target) {
+  plot.closest(".plotcard").hidden = !curves.length;
+  if (!curves.length) return;
   waiting.set(plot, { curves, target });
   seeing.observe(plot);
   draw(plot);
 }
 
+document.getElementById("plotly").addEventListener("load", () => inView.forEach(draw));
 const plotsOnPage = () => [...document.querySelectorAll(".plot")];
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("repaint")));

@@ -75,40 +75,55 @@ function drawAll() {
   }
 }
 
+// Of plots that can be seen: what a closed box holds is asked for when it is opened.
+function wanted() {
+  const open = plotsOnPage().filter((plot) => !plot.closest("details:not([open])"));
+  return [...new Set(open.flatMap((plot) => plot.dataset.curves.split(",")))].join(",");
+}
+
+// The page shows the last stage that trains, unless one was chosen.
+function follow(stages) {
+  if (stages.length && stages.at(-1) !== page.dataset.stage && !new URLSearchParams(location.search).has("stage")) location.reload();
+}
+
 function take(told) {
   if (told.curves) {
-    const known = Object.keys(curves).length;
-    // A metric that has no plot on the page yet: the first evaluation, say. Its plots come with the page.
-    if (known && Object.keys(told.curves).some((name) => !(name in curves) && !plotsOnPage().some((plot) => plot.dataset.curves.split(",").includes(name)) && name !== "hacking_level")) location.reload();
     curves = told.curves;
     kl = told.kl_target;
     seen = told.version;
     drawAll();
   }
   showStanding(told.standing, told.step_s);
-  showSigns(told.signs);
-  showSaid(told.said);
+  if (page.dataset.stage) {
+    showSigns(told.signs);
+    showSaid(told.said);
+  }
   id("problems").replaceChildren(...told.problems.map((text) => element("p", text, "message error")));
+  follow(told.stages);
 }
 
+let timer = 0;
+
 async function look() {
+  clearTimeout(timer);
   let pause = SELDOM_MS;
   try {
-    const asked = new URLSearchParams({ stage: page.dataset.stage, seen });
-    const answer = await fetch(`${page.dataset.url}?${asked}`, { headers: { Accept: "application/json" } });
-    if (answer.redirected) location.reload(); // logged out meanwhile
+    const asked = new URLSearchParams({ stage: page.dataset.stage, seen, curves: wanted() });
+    const answer = await fetch(`${page.dataset.url}?${asked}`);
+    if (answer.redirected) return location.reload(); // logged out meanwhile
     if (!answer.ok) throw new Error(answer.status);
     const told = await answer.json();
-    if (page.dataset.stage) take(told);
-    else if (Object.keys(told.curves ?? {}).length || told.standing.stages.length > 0) showStanding(told.standing, null);
+    take(told);
     id("unreached").hidden = true;
     if (told.standing.state === "running") pause = OFTEN_MS;
   } catch {
     id("unreached").hidden = false;
     pause = OFTEN_MS;
   }
-  setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", look, { once: true }) : look()), pause);
+  timer = setTimeout(() => { if (!document.hidden) look(); }, pause);
 }
 
+document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+for (const box of document.querySelectorAll("details")) box.addEventListener("toggle", () => { seen = ""; look(); });
 document.addEventListener("repaint", drawAll);
 look();
