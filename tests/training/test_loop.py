@@ -109,6 +109,23 @@ def test_the_monitor_ends_the_run_at_the_best_gold(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_sign_speaks_against_is_no_best_where_there_is_better(tmp_path: Path) -> None:
+    """Gold is greatest after step 3, where the monitor warns already."""
+    method = WatchedWalk([0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.6, 0.8, 0.7, 0.1], [0, 0, 1, 1, 2])
+    assert walked(method, tmp_path, record="heldout_gold", roll_back=True) == Outcome(5, "hacking monitor", 2)
+    assert method.place == 2
+
+
+def test_of_evaluations_with_signs_alone_the_best_gold_counts(tmp_path: Path) -> None:
+    method = WatchedWalk([0.1, 0.2, 0.3, 0.4], [0.5, 0.8, 0.6, 0.1], [1, 1, 1, 2])
+    assert walked(method, tmp_path, record="heldout_gold", roll_back=True) == Outcome(4, "hacking monitor", 2)
+
+
+def test_patience_counts_gold_whatever_the_signs(tmp_path: Path) -> None:
+    method = WatchedWalk([0.1, 0.2, 0.3, 0.4], [0.5, 0.8, 0.6, 0.1], [0, 1, 1, 1])
+    assert walked(method, tmp_path, record="heldout_gold", roll_back=True, patience=2) == Outcome(4, "patience limit", 2)
+
+
 def test_without_rolling_back_the_weights_stay_where_they_were_stopped(tmp_path: Path) -> None:
     method = WatchedWalk([0.1, 0.2, 0.3], [0.5, 0.8, 0.6], [0, 0, 2])
     assert walked(method, tmp_path, record="heldout_gold") == Outcome(3, "hacking monitor", 3)

@@ -78,7 +78,9 @@ class Stop:
     metric: one that `evaluate` measures; lower: whether less of it is better. threshold: enough once the metric reaches it.
     patience: enough after so many evaluations in a row that set no record; the method then goes back to the best of them,
     as it does at max_steps. max_kl: too far once a step measures a larger kl_policy_ref. record: the metric whose record
-    counts, where it is another. A hacking_level of 2 ends the run; roll_back: then too the method goes back to the record.
+    counts, where it is another. A hacking_level of 2 ends the run; roll_back: then too the method goes back to the record, of
+    evaluations with the lowest level: one that a sign speaks against is the best only where there is none without. With patience
+    levels do not count.
     """
 
     metric: str = ""
@@ -269,13 +271,15 @@ HACKING = "hacking monitor"
 class _State:
     """Where a run stands. unevaluated: what the last step measured, when the evaluation that belongs to it is still to be made.
 
-    best, best_step: record of the metric to stop by and when it was set. since: evaluations after it.
+    best, best_level, best_step: record of the metric to stop by, the hacking_level beside it, and when it was set. since:
+    evaluations after it.
     """
 
     step: int = 0
     stopped: str = ""
     unevaluated: dict[str, float] = field(default_factory=dict)
     best: float = math.nan
+    best_level: float = 0.0
     best_step: int = 0
     since: int = 0
 
@@ -328,9 +332,10 @@ def _judge(method: Method, measured: dict[str, float], stop: Stop, state: _State
     record = stop.record or stop.metric
     if record not in measured or state.stopped:
         return
-    value = measured[record]
-    if not state.best_step or stop.better(value, state.best):
-        state.best, state.best_step, state.since = value, state.step, 0
+    value, level = measured[record], 0.0 if stop.patience else measured.get("hacking_level", 0.0)
+    higher = stop.better(value, state.best) if level == state.best_level else level < state.best_level
+    if not state.best_step or higher:
+        state.best, state.best_level, state.best_step, state.since = value, level, state.step, 0
         if stop.patience or stop.roll_back:
             _dump(method.state_dict(), _best(checkpoint))
     else:
