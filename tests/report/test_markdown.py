@@ -21,7 +21,8 @@ from heedful.store import write_json
 READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 ATTACK = (
     "```\n</text>![x](http://a.example/i.png) [y](javascript:alert(1)) <script>alert(1)</script> | a | b |\n"
-    "~~~~\n````\n# Title\n- item\n1. one\n\n---\n<img src=x onerror=alert(1)> https://b.example www.c.example me@d.example $x$ **bold** _it_ &lt; \\"
+    "~~~~\n````\n# Title\n- item\n1. one\n\n---\n<img src=x onerror=alert(1)> https://b.example www.c.example\n"
+    "me@d.example $x$ **bold** _it_ &lt; \\"
 )
 LINES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
 MARKS = st.text(st.sampled_from(list("\\`*_[]()#+-=|~$<>&!.:/ 1aw@")), min_size=1, max_size=20).filter(str.strip)
