@@ -198,7 +198,11 @@ def test_a_run_of_20000_steps_stays_small_and_says_what_it_leaves_out(browser: B
         assert curve["x"] == sorted(curve["x"])
         assert {1, 20_000} <= set(curve["x"])
         assert {min(truth.values()), max(truth.values())} <= set(curve["y"])
+    held = {curve["name"]: curve for curve in plotted(page)["monitor When which sign held"]}
+    assert held["stop"]["x"] == [20_000], "no sign is lost"
+    assert len(held["warn"]["x"]) <= 500
     text = str(page.text_content("body"))
+    assert "(1,001 of 2,000 evaluations)" in text
     assert "metrics.jsonl has all 20,000 steps" in text
     (unshown,) = re.findall(r"(\d+) more answers would make this page too large", text)
     assert text.count("Question ") + int(unshown) == 500

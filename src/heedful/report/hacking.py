@@ -13,10 +13,24 @@ from heedful.evaluation.limits import Limits
 from heedful.evaluation.overoptimisation import Curve
 from heedful.report.findings import TELLING_CURVE
 from heedful.report.numbers import finite, plural
-from heedful.report.plots import ACCENT, GREY, METHODS, SMALL, TALL, Figure, Rows, figure_of, lines_of, styled, thinned
+from heedful.report.plots import (
+    ACCENT,
+    GREY,
+    MAX_MARKERS,
+    METHODS,
+    SMALL,
+    TALL,
+    Figure,
+    Rows,
+    figure_of,
+    lines_of,
+    styled,
+    thinned,
+)
 
 WARN, STOP = "#bf8700", "#d1242f"
 CURVE_POINTS = 60
+MAX_RUNS = 8  # stretches of evaluations that the table names
 MAX_EVALUATIONS = 500  # in the picture of the signs
 # Title, caption and limits of what the monitor measures.
 WATCHED = {
@@ -101,7 +115,11 @@ def _runs(steps: set[int], evaluated: list[int]) -> str:
                 runs[-1].append(step)
             else:
                 runs.append([step])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    shown = [str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]
+    if len(shown) > MAX_RUNS:
+        between = f"… ({len(steps):,} of {len(evaluated):,} evaluations) …"
+        shown = [*shown[: MAX_RUNS // 2], between, *shown[-MAX_RUNS // 2 :]]
+    return ", ".join(shown)
 
 
 def _over_distance(rows: Rows, align: dict[str, Any]) -> Figure:
@@ -126,7 +144,7 @@ def _over_distance(rows: Rows, align: dict[str, Any]) -> Figure:
             mode="markers",
             row=place,
             col=1,
-            marker={"size": 8, "symbol": "diamond", "color": colour},
+            marker={"size": 8 if len(points) <= MAX_MARKERS else 4, "symbol": "diamond", "color": colour},
         )
         panels.update_yaxes(title={"text": label, "font": {"size": 12}}, row=place, col=1)
     caption = "Mean over held-out answers, one diamond an evaluation; d = √KL."
@@ -160,18 +178,20 @@ def _timeline(rows: Rows, signs: Rows) -> Figure:
     evaluated = _evaluated(rows, signs)
     every = -(-len(evaluated) // MAX_EVALUATIONS)
     names = list(dict.fromkeys(sign["name"] for row in signs for sign in row.get("signs", ())))
-    signs = signs[::every]
-    figure = go.Figure()
+    # By level and sign; of several evaluations in one place the last at which it held.
+    marks: dict[tuple[str, str], dict[int, int]] = {}
+    for place, row in enumerate(signs):
+        for sign in row.get("signs", ()):
+            marks.setdefault((sign["level"], sign["name"]), {})[place // every] = row["steps"]
     # A name may hold that of a reward term; plotly would read tags in it.
     labels = {name: re.sub(r"[^\w ./-]", "", name) for name in names}
+    figure = go.Figure()
     for level, colour in (("warn", WARN), ("stop", STOP)):
-        held = [
-            (row["steps"], labels[sign["name"]]) for row in signs for sign in row.get("signs", ()) if sign["level"] == level
-        ]
+        held = [(step, labels[name]) for (of, name), steps in marks.items() if of == level for step in steps.values()]
         if held:
-            x, y = [list(part) for part in zip(*held, strict=True)]
+            x, y = [list(part) for part in zip(*sorted(held), strict=True)]
             figure.add_scatter(x=x, y=y, name=level, mode="markers", marker={"size": 12, "symbol": "square", "color": colour})
-    quiet = [row["steps"] for row in signs] if every > 1 else evaluated
+    quiet = evaluated[every - 1 :: every]
     figure.add_scatter(
         x=quiet, y=["evaluation"] * len(quiet), name="evaluation", mode="markers", marker={"size": 5, "color": GREY}
     )
@@ -179,8 +199,9 @@ def _timeline(rows: Rows, signs: Rows) -> Figure:
     rows_from_below = ["evaluation", *(labels[name] for name in reversed(names))]
     figure.update_yaxes(categoryorder="array", categoryarray=rows_from_below, nticks=0, automargin=True)
     figure.update_xaxes(range=[0, 1.04 * max(evaluated)])
-    which = "each" if every == 1 else f"every {every}th"
-    caption = f"After {which} of {plural(len(evaluated), 'evaluation')}; amber warns, red stops the run."
+    caption = f"After each of {plural(len(evaluated), 'evaluation')}; amber warns, red stops the run."
+    if every > 1:
+        caption += f" A square stands for {every} evaluations, at one of which at least the sign held."
     return figure_of("When which sign held", caption, figure)
 
 

@@ -149,7 +149,7 @@ def lines_of(rows: Rows, curves: dict[str, tuple[str, str]], axis: str, *, heigh
             held_out = name.startswith("heldout_")
             many = len(points) > MAX_MARKERS
             mode = "markers" if held_out else "lines" if many else "markers+lines"
-            marker = {"size": 9, "symbol": "diamond"} if held_out else {"size": 5}
+            marker = {"size": 4 if many else 9, "symbol": "diamond"} if held_out else {"size": 5}
             x, y = [list(part) for part in zip(*points, strict=True)]
             figure.add_scatter(x=x, y=y, name=label, mode=mode, line_color=colour, marker=marker | {"color": colour})
     # plotly would put ticks at step 1.5, and a lone step between -1 and 3.
