@@ -11,7 +11,7 @@ from heedful.config import EvaluateSection
 from heedful.engine import scoring
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokens_of
-from heedful.evaluation.compare import compare, measure
+from heedful.evaluation.compare import compare, compare_by_tag, measure
 from heedful.evaluation.phrases import repeated_phrases
 from heedful.evaluation.statistics import mean_interval
 from heedful.models.policy import POLICY, LanguageModel
@@ -68,8 +68,10 @@ def evaluate(
     chances: dict[str, Any] = {"num_resamples": settings.num_resamples, "seed": seed}
     kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
     answered = {row["prompt_id"] for row in sides["before"]}
-    compared = compare([p for p in prompts if p.id in answered], sides["before"], sides["after"], **chances)
-    write_json(folder / "compare.json", {"compare": compared, "kl": kl.as_dict()})
+    asked = [prompt for prompt in prompts if prompt.id in answered]
+    compared = compare(asked, sides["before"], sides["after"], **chances)
+    by_tag = compare_by_tag(asked, sides["before"], sides["after"], **chances)
+    write_json(folder / "compare.json", {"compare": compared, "by_tag": by_tag, "kl": kl.as_dict()})
 
 
 def phrases_of(folder: Path) -> list[dict[str, Any]]:

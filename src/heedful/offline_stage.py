@@ -24,6 +24,7 @@ from heedful.models.policy import LanguageModel, load_base
 from heedful.models.reward import Answer, answer_of
 from heedful.progress import Progress, telling
 from heedful.records import Completion, Message, Preference, Prompt, Vote, by_id, iter_lines, parse_line
+from heedful.report.card import write_cards
 from heedful.store import Run, read_json, write_json
 from heedful.training import dpo, kto, sft
 from heedful.training.adapter import save_policy
@@ -220,6 +221,7 @@ def _stage(
         )
         if not ran:
             progress(name, 1, 1, "already done")
+        write_cards(output)
         return dict(read_json(output / name / "result.json"))
 
 

@@ -32,6 +32,7 @@ from heedful.models.sources import local_file
 from heedful.progress import Progress, telling
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
+from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
@@ -122,6 +123,7 @@ class Pipeline:
         self.stage(
             name, self.align, self.settings.model_dump() | self.reward_settings | self.watch_settings, *self.align_inputs
         )
+        write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
     def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:

@@ -172,7 +172,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a log; none without the file. A last line cut by a crash is passed over."""
     rows = []
     if path.exists():
-        lines = path.read_text(encoding="utf-8").split("\n")
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{path}: no UTF-8 ({error}); drop the line") from None
         for number, line in enumerate(lines, start=1):
             if not line:
                 continue
@@ -187,13 +190,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+CARD = "README.md"  # tells of a model, and is no part of it: written when the model has been measured, it makes no other of it
+
+
 def file_hash(path: Path, advice: str = "check the path") -> str:
-    """SHA-256 of a file, or of the names and hashes of a folder's files. advice: what to do when it cannot be read."""
+    """SHA-256 of a file, or of the names and hashes of a folder's files, but for a CARD. advice: when it cannot be read."""
     try:
         if not path.is_dir():
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        files = sorted(p for p in path.rglob("*") if p.is_file())
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != CARD)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     lines = [f"{file_hash(file, advice)} {json.dumps(str(file.relative_to(path)))}\n" for file in files]

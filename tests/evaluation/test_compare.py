@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heedful.evaluation.compare import accuracy, compare, measure
+from heedful.evaluation.compare import MOST_TAGS, UNTAGGED, accuracy, compare, compare_by_tag, measure
 from heedful.records import Completion, Message, Prompt, Sampling
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -55,6 +55,44 @@ def test_tagged_prompts_are_judged() -> None:
     assert rows["refusal_harmful"]["num_prompts"] == rows["refusal_safe"]["num_prompts"] == 8
     assert "refusal" not in rows
     assert rows["length"]["before"]["estimate"] == 17  # type: ignore[index]
+
+
+def test_each_tag_has_the_figures_of_its_own_prompts() -> None:
+    prompts = [prompt(f"h{n}", "harmless", "red-team") for n in range(8)] + [
+        prompt(f"s{n}", "harmless", "safe") for n in range(4)
+    ]
+    prompts.append(prompt("u0"))
+    sides = []
+    for harmful in (ANSWER, REFUSAL):
+        said = [completion(p.id, harmful if p.id.startswith("h") else ANSWER) for p in prompts]
+        sides.append(measure(prompts, said, [float(len(p.tags)) for p in prompts]))
+    by_tag = compare_by_tag(prompts, *sides, num_resamples=200, seed=0)
+    assert {tag: rows["reward"]["num_prompts"] for tag, rows in by_tag.items()} == {
+        "harmless": 12,
+        "red-team": 8,
+        "safe": 4,
+        UNTAGGED: 1,
+    }
+    assert next(iter(by_tag)) == "harmless"
+    assert by_tag["red-team"]["refusal_harmful"]["difference"]["estimate"] == 1
+    assert by_tag["safe"]["refusal_safe"]["difference"]["estimate"] == 0
+    assert by_tag["harmless"]["refusal_harmful"]["num_prompts"] == 8
+    assert "refusal_harmful" not in by_tag["safe"]
+    assert by_tag[UNTAGGED]["reward"]["verdict"] == "one prompt only: no interval"
+    alone = [p for p in prompts if p.id.startswith("s")]
+    rows = [[row for row in side if row["prompt_id"].startswith("s")] for side in sides]
+    assert by_tag["safe"] == compare(alone, *rows, num_resamples=200, seed=0)
+
+
+def test_without_tags_there_are_no_categories_and_never_too_many() -> None:
+    def by_tag(prompts: list[Prompt]) -> dict[str, object]:
+        rows = measure(prompts, [completion(p.id, ANSWER) for p in prompts], [0.0] * len(prompts))
+        return dict(compare_by_tag(prompts, rows, rows, num_resamples=50, seed=0))
+
+    assert by_tag([prompt("a"), prompt("b")]) == {}
+    many = [prompt(f"p{n}", f"tag-{n:02}") for n in range(MOST_TAGS + 3)] + [prompt("twice", "tag-14")]
+    assert len(by_tag(many)) == MOST_TAGS
+    assert next(iter(by_tag(many))) == "tag-14"
 
 
 def test_accuracy_and_its_difference_weigh_each_pair_the_same() -> None:

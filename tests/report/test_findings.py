@@ -6,14 +6,15 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from heedful.report.build import compare_table
+from heedful.report.differences import compare_table
 from heedful.report.findings import better, cost, headline, trust
 from heedful.report.numbers import duration, listing, number, signed
-from heedful.report.plots import _figure
+from heedful.report.plots import figure_of
 
 
 def interval(estimate: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
@@ -187,11 +188,13 @@ def test_report_does_not_load_torch() -> None:
 
 
 class CarelessFigure:
+    layout = SimpleNamespace(height=None)
+
     def to_json(self) -> str:
         return json.dumps({"title": "</script><!--"})
 
 
 def test_json_of_a_plot_cannot_end_its_script_even_if_plotly_stopped_escaping() -> None:
-    escaped = _figure("title", "caption", CarelessFigure())["json"]
+    escaped = figure_of("title", "caption", CarelessFigure())["json"]
     assert "<" not in escaped
     assert json.loads(escaped) == {"title": "</script><!--"}

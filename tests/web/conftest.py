@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import FLAGS
+from browsing import chromium
 from label_server import Server
 from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from heedful.web.labelling.files import Task, create_project
 from heedful.web.labelling.models import Project, User
@@ -38,16 +36,8 @@ def admin(db: None) -> User:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        reason = "no Chromium on this machine; install the package chromium"
-        if os.environ.get("HEEDFUL_CI") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def doctor(
 
     from heedful.cli.terminal import emit
     from heedful.engine.device import choose_device, choose_dtype
-    from heedful.models.sources import ALIASES, cache_folder
+    from heedful.models.aliases import ALIASES, cache_folder
     from heedful.store import versions
 
     device = choose_device()
@@ -164,7 +164,7 @@ def run(
 def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, table
     from heedful.pipeline import Pipeline
-    from heedful.report.build import compare_table
+    from heedful.report.differences import compare_table
     from heedful.report.findings import repetition
     from heedful.report.numbers import percent
     from heedful.stages import stages_of
@@ -209,7 +209,7 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
 
 
 def report(folder: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
-    """Write report.html of a run anew.
+    """Write report.html and report.md of a run anew, and the model card in its policy's folder.
 
     Example: `heedful report runs/demo`
     """

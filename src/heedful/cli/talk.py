@@ -154,8 +154,11 @@ def export(
     """
     from heedful.engine.device import choose_device
     from heedful.models.policy import export_merged
-    from heedful.store import named_folder
+    from heedful.report.card import export_card
+    from heedful.store import CARD, named_folder
 
+    policy = policy_of(run)
     with named_folder(output) as folder:
-        export_merged(policy_of(run), folder, choose_device())
+        export_merged(policy, folder, choose_device())
+        (folder / CARD).write_text(export_card(Path(policy)), encoding="utf-8")
     print(f"wrote {output}; load it with transformers.AutoModelForCausalLM.from_pretrained({str(output)!r})")

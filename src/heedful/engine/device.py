@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from heedful.errors import ConfigError
+from heedful.models.aliases import cache_folder
 from heedful.models.policy import LanguageModel
-from heedful.models.sources import cache_folder
 
 # Below it a model is done before its layers are compiled, which takes half a minute.
 COMPILED_FROM = 50_000_000

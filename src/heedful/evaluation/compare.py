@@ -45,6 +45,9 @@ QUANTITIES = (
     Quantity("length", "Length in tokens", None, lambda prompt: True),
 )
 
+MOST_TAGS = 12  # categories in the report
+UNTAGGED = "(no tag)"
+
 
 def measure(prompts: Sequence[Prompt], completions: Sequence[Completion], rewards: Sequence[float]) -> list[dict[str, Any]]:
     """One row a completion: its prompt, text and every quantity as a number."""
@@ -109,6 +112,28 @@ def compare(
             "verdict": verdict(difference, quantity.better),
         }
     return found
+
+
+def compare_by_tag(
+    prompts: Sequence[Prompt],
+    before: Sequence[dict[str, Any]],
+    after: Sequence[dict[str, Any]],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """`compare` for the prompts of each tag, the most frequent MOST_TAGS of them; prompts without a tag are UNTAGGED.
+
+    Nothing where no prompt has a tag.
+    """
+    tagged: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        for tag in dict.fromkeys(prompt.tags or (UNTAGGED,)):
+            tagged.setdefault(tag, []).append(prompt)
+    if set(tagged) <= {UNTAGGED}:
+        return {}
+    chosen = sorted(tagged, key=lambda tag: (-len(tagged[tag]), tag))[:MOST_TAGS]
+    return {tag: compare(tagged[tag], before, after, num_resamples=num_resamples, seed=seed) for tag in chosen}
 
 
 def verdict(difference: Interval, better: str | None) -> str:

@@ -19,6 +19,7 @@ from scipy import stats
 
 from heedful.errors import RewardError
 from heedful.evaluation import overoptimisation
+from heedful.evaluation.limits import Limits
 from heedful.evaluation.phrases import repeated_phrases, words
 from heedful.feedback.refusals import is_refusal, repeated_share
 from heedful.models.reward import Answer
@@ -26,20 +27,6 @@ from heedful.models.reward import Answer
 Level = Literal["ok", "warn", "stop"]
 LEVELS: tuple[Level, ...] = ("ok", "warn", "stop")
 FALSE_ALARMS = 0.05  # of runs in which gold does not fall
-
-
-class Limits:
-    """Beyond which something is a sign. Ratios are to the reference, or to the first step."""
-
-    kl_ratio = 2.0  # of the sequence KL to its target
-    length_ratio = 1.5
-    correlation = 0.5  # of reward and length, either way
-    truncated = 0.10  # more answers cut off
-    repeated = 0.2  # share of an answer's 4-grams that stood in it before
-    distinct = 0.7  # share of different words in a row of two
-    disagreement = 2.0  # of an ensemble's members
-    entropy = 0.5
-    refusals = 0.10  # more safe prompts refused
 
 
 class Sign(NamedTuple):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from heedful.report.numbers import bounds, duration, finite, listing, number, percent
+from heedful.report.numbers import bounds, duration, finite, listing, number, percent, plural
 
 # A change of the length by this share says: read the answers before you believe the reward.
 TELLING_LENGTH_CHANGE = 0.25
+MONITOR = "hacking monitor"  # as the reason why a run ended
 TELLING_CURVE = 0.5  # share of gold's variance that a curve explains, before its peak is worth a sentence
 
 Summary = dict[str, Any]
@@ -21,6 +22,8 @@ def headline(summary: Summary) -> str:
     judged = [row for row in summary.get("compare", {}).values() if row.get("better")]
     if not judged:
         return "Did it get better?"
+    if _kept_hacked(summary):
+        return "Not to be believed: the hacking monitor stopped the run, and what it stopped was kept"
     hacked = _repeated(summary)
     if hacked:
         return f"Not to be believed: {number(100 * hacked[0]['after'], 0)}% of the answers say “{hacked[0]['phrase']}”"
@@ -31,6 +34,8 @@ def headline(summary: Summary) -> str:
         return f"Mixed: {len(improved)} {of} improved, {len(worse)} got worse"
     if worse:
         return f"No: {len(worse)} {of} got worse, none improved"
+    if all(row["verdict"].startswith("one prompt") for row in judged):
+        return "Not shown: one prompt gives no interval"
     if not improved:
         return f"Not shown: none {of} clearly changed"
     if improved == ["Reward"] and len(judged) > 1:
@@ -38,6 +43,27 @@ def headline(summary: Summary) -> str:
     if len(improved) == len(judged):
         return f"Yes: all {len(judged)} measures improved"
     return f"In part: {len(improved)} {of} improved"
+
+
+def stopped(summary: Summary) -> str:
+    """What the first screen says of a run that the hacking monitor ended; nothing of others."""
+    align = summary.get("align", {})
+    if align.get("stopped") != MONITOR:
+        return ""
+    why = "; ".join(sign["said"] for sign in (align.get("hacking") or {}).get("signs", ()) if sign["level"] == "stop")
+    said = f"The hacking monitor stopped the training after {plural(align['steps'], 'step')}{': ' + why if why else ''}. "
+    if _kept_hacked(summary):
+        return (
+            said + "The policy as it was then was kept (monitor.roll_back is off): do not use it without reading its answers."
+        )
+    return said + (
+        f"The policy of step {align['policy_step']}, the evaluation with the best gold, was kept; “after” means that one."
+    )
+
+
+def _kept_hacked(summary: Summary) -> bool:
+    align = summary.get("align", {})
+    return bool(align.get("stopped") == MONITOR and align.get("policy_step", align["steps"]) == align["steps"])
 
 
 def better(summary: Summary) -> list[str]:
@@ -52,6 +78,8 @@ def better(summary: Summary) -> list[str]:
     unknown = [row["label"].lower() for row in judged if row["verdict"] not in groups]
     if unknown:
         said.append(_sentence(f"{listing(unknown)}: too few prompts to tell."))
+    if unknown and all(row["num_prompts"] == 1 for row in judged):
+        said.append("There was one held-out prompt only, so there are no intervals: the differences may be chance.")
     return said
 
 
@@ -84,7 +112,9 @@ def cost(summary: Summary) -> list[str]:
     if "align" in summary:
         done = summary["align"]
         steps = f"{done['steps']} step{'s' if done['steps'] != 1 else ''}"
-        said.append(f"{done['method'].upper()} took {steps} and ended at the {done['stopped']}.")
+        kept = done.get("policy_step", done["steps"])
+        back = f"; the policy of step {kept} was kept" if kept != done["steps"] else ""
+        said.append(f"{done['method'].upper()} took {steps} and ended at the {done['stopped']}{back}.")
     return said
 
 
@@ -110,8 +140,8 @@ def _watched(summary: Summary) -> list[str]:
     signs = [sign["said"] for sign in found["signs"] if sign["name"] != "phrase"]
     if not signs:
         return ["The hacking monitor saw nothing in the last evaluation of the training."]
-    stopped = "The hacking monitor ended the training" if found["level"] == "stop" else "The hacking monitor warns"
-    said = [f"{stopped}: {'; '.join(signs)}."]
+    did = "ended the training" if found["level"] == "stop" else "warns"
+    said = [f"The hacking monitor {did}: {'; '.join(signs)}."]
     curve = found.get("curve") or {}
     peak = curve.get("peak")
     if finite(peak) and curve["explained"] >= TELLING_CURVE:
@@ -147,6 +177,21 @@ def _against(interval: dict[str, Any], level: float, name: str) -> str:
     if low > level:
         return f"better than {name}"
     return f"worse than {name}" if high < level else f"not clearly better than {name}"
+
+
+def limits(summary: Summary) -> list[str]:
+    """What speaks against the model, drawn from what was measured; for its card."""
+    judged = [row for row in summary.get("compare", {}).values() if row.get("better")]
+    worse = [row["label"].lower() for row in judged if row["verdict"] == "worse"]
+    unclear = [row["label"].lower() for row in judged if row["verdict"] not in ("worse", "improved")]
+    said = [_sentence(f"{listing(worse)} got worse.")] if worse else []
+    if unclear:
+        said.append(f"No clear change was measured in {listing(unclear)}.")
+    if not judged:
+        said.append("It was not measured on held-out prompts.")
+    if summary.get("simulated_labelers"):
+        said.append("It learned from simulated labelers who go by a written rubric; what people would prefer was not asked.")
+    return [*said, *([stopped(summary)] if _kept_hacked(summary) else []), *trust(summary)]
 
 
 def _labelers(summary: Summary) -> list[str]:

@@ -54,3 +54,22 @@ def duration(seconds: Any) -> str:
 def listing(names: list[str]) -> str:
     """ "a, b and c"."""
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 step", "2,000 steps"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+MAX_SHOWN = 6000  # characters of one answer
+
+
+def clip(text: str) -> str:
+    """The beginning of a text that is too long for a page, and how much is left out."""
+    more = len(text) - MAX_SHOWN
+    return text if more <= 0 else f"{text[:MAX_SHOWN]} … ({more:,} more characters)"
+
+
+def sound(text: str) -> str:
+    """JSON can hold half of a surrogate pair, UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()

@@ -6,8 +6,11 @@ import base64
 import gzip
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
@@ -21,16 +24,24 @@ TALL, SMALL = 260, 180
 MAX_MARKERS = 40
 MAX_UNIT_TICKS = 10
 NUM_BINS = 24
+MAX_POINTS = 1000  # of a curve; more are not seen, and make the page large
+MAX_VALUES = 5000  # of a histogram that the browser counts
 METHODS = ("ppo", "rloo", "grpo")  # stages that optimise the policy
 
 Rows = list[dict[str, Any]]
-Figure = dict[str, str]
+Figure = dict[str, Any]
 
 
 @cache
 def script() -> str:
-    """plotly's own JavaScript, gzipped, in base64: 2 MB of page instead of 5, and no network. The browser unpacks it."""
+    """plotly's own JavaScript, gzipped, in base64: 2 MB of page instead of 5, and no network. The page unpacks it."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+@cache
+def inflate() -> str:
+    """JavaScript that unpacks it."""
+    return files("heedful.report").joinpath("inflate.js").read_text(encoding="utf-8")
 
 
 def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
@@ -38,13 +49,13 @@ def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
     rows = [row for row in metrics if row.get("stage") in METHODS]
     if not rows:
         return []
-    reward = _lines(rows, {"reward": ("training", GREY), "heldout_reward": ("held-out", ACCENT)}, "step")
-    kl = _lines(rows, {"kl_policy_ref": ("KL(policy || reference)", ACCENT)}, "step")
+    reward = lines_of(rows, {"reward": ("training", GREY), "heldout_reward": ("held-out", ACCENT)}, "step")
+    kl = lines_of(rows, {"kl_policy_ref": ("KL(policy || reference)", ACCENT)}, "step")
     if finite(kl_target) and kl_target > 0:
         kl.add_hline(y=kl_target, line_dash="dot", line_color=GREY, annotation_text=f"target {kl_target:g}")
     return [
-        _figure("Reward", "Mean score of the reward model.", reward),
-        _figure("Distance from the base", "KL(policy || reference) in nats a sequence, on training rollouts.", kl),
+        figure_of("Reward", "Mean score of the reward model.", reward),
+        figure_of("Distance from the base", "KL(policy || reference) in nats a sequence, on training rollouts.", kl),
     ]
 
 
@@ -62,7 +73,7 @@ def health_figures(metrics: Rows) -> list[Figure]:
         "explained_variance": ("Explained variance", "Of returns by values; 1 is perfect."),
     }
     return [
-        _figure(title, caption, _lines(rows, {name: (title.lower(), ACCENT)}, "step", height=SMALL))
+        figure_of(title, caption, lines_of(rows, {name: (title.lower(), ACCENT)}, "step", height=SMALL))
         for name, (title, caption) in told.items()
         if any(finite(row.get(name)) for row in rows)
     ]
@@ -73,12 +84,14 @@ def reward_figures(metrics: Rows) -> list[Figure]:
     rows = [row for row in metrics if row.get("stage") == "reward"]
     if not rows:
         return []
-    accuracy = _lines(rows, {"accuracy": ("training", GREY), "heldout_accuracy": ("held-out", ACCENT)}, "optimiser step")
+    accuracy = lines_of(rows, {"accuracy": ("training", GREY), "heldout_accuracy": ("held-out", ACCENT)}, "optimiser step")
     accuracy.add_hline(y=0.5, line_dash="dot", line_color=GREY)
     accuracy.update_yaxes(range=[-0.03, 1.03])
     return [
-        _figure("Loss", "Of a batch of pairs; 0.69 is a coin's.", _lines(rows, {"loss": ("loss", ACCENT)}, "optimiser step")),
-        _figure("Accuracy", "Share of pairs in the labelers' order; the dotted line is a coin's.", accuracy),
+        figure_of(
+            "Loss", "Of a batch of pairs; 0.69 is a coin's.", lines_of(rows, {"loss": ("loss", ACCENT)}, "optimiser step")
+        ),
+        figure_of("Accuracy", "Share of pairs in the labelers' order; the dotted line is a coin's.", accuracy),
     ]
 
 
@@ -88,7 +101,7 @@ def histogram_figures(before: Rows, after: Rows) -> list[Figure]:
     for name in ("reward", "rubric"):
         sides = {side: [row[name] for row in rows if finite(row.get(name))] for side, rows in _sides(before, after)}
         if any(sides.values()):
-            found.append(_figure(name.capitalize(), "Number of held-out answers.", _histogram(sides, name)))
+            found.append(figure_of(name.capitalize(), "Number of held-out answers.", _histogram(sides, name)))
     return found
 
 
@@ -96,28 +109,53 @@ def _sides(before: Rows, after: Rows) -> Sequence[tuple[str, Rows]]:
     return (("before", before), ("after", after))
 
 
-def _figure(title: str, caption: str, figure: go.Figure) -> Figure:
+def figure_of(title: str, caption: str, figure: go.Figure) -> Figure:
     # With no "<" left, the numbers cannot end or comment out the script element that holds them.
-    return {"title": title, "caption": caption, "json": str(figure.to_json()).replace("<", "\\u003c")}
+    shown = str(figure.to_json()).replace("<", "\\u003c")
+    return {"title": title, "caption": caption, "json": shown, "height": figure.layout.height or TALL}
 
 
-def _lines(rows: Rows, curves: dict[str, tuple[str, str]], axis: str, *, height: int = TALL) -> go.Figure:
+def thinning(metrics: Rows) -> str:
+    """What the page says where curves are thinned."""
+    longest = max((sum(row.get("stage") == stage for row in metrics) for stage in (*METHODS, "reward")), default=0)
+    if longest <= MAX_POINTS:
+        return ""
+    return (
+        f"Curves of more than {MAX_POINTS:,} points are thinned: of each stretch the lowest and the highest are drawn. "
+        f"metrics.jsonl has all {longest:,} steps."
+    )
+
+
+def thinned(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """At most MAX_POINTS of a curve, each of them as it was: the ends, and of each stretch the lowest and the highest."""
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    inner = points[1:-1]
+    size = 2 * -(-len(inner) // (MAX_POINTS - 2))
+    kept = [points[0]]
+    for start in range(0, len(inner), size):
+        stretch = inner[start : start + size]
+        kept += sorted({min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))})
+    return [*kept, points[-1]]
+
+
+def lines_of(rows: Rows, curves: dict[str, tuple[str, str]], axis: str, *, height: int = TALL) -> go.Figure:
     """curves: label and colour by metric. Held-out values come only every few steps: they are markers."""
     figure = go.Figure()
     steps = [row["step"] + 1 for row in rows]
     for name, (label, colour) in curves.items():
-        points = [(row["step"] + 1, row[name]) for row in rows if finite(row.get(name))]
+        points = thinned([(row["step"] + 1, row[name]) for row in rows if finite(row.get(name))])
         if points:
             held_out = name.startswith("heldout_")
             many = len(points) > MAX_MARKERS
             mode = "markers" if held_out else "lines" if many else "markers+lines"
-            marker = {"size": 9, "symbol": "diamond"} if held_out else {"size": 5}
+            marker = {"size": 4 if many else 9, "symbol": "diamond"} if held_out else {"size": 5}
             x, y = [list(part) for part in zip(*points, strict=True)]
             figure.add_scatter(x=x, y=y, name=label, mode=mode, line_color=colour, marker=marker | {"color": colour})
     # plotly would put ticks at step 1.5, and a lone step between -1 and 3.
     if max(steps) <= MAX_UNIT_TICKS:
         figure.update_xaxes(dtick=1, range=[min(steps) - 0.5, max(steps) + 0.5])
-    return _styled(figure, axis, height=height, show_legend=len(curves) > 1)
+    return styled(figure, axis, height=height, show_legend=len(curves) > 1)
 
 
 def _histogram(sides: dict[str, list[float]], name: str) -> go.Figure:
@@ -127,13 +165,19 @@ def _histogram(sides: dict[str, list[float]], name: str) -> go.Figure:
     width = spread / NUM_BINS if spread > 0 else 0.1
     # The same bins on both sides, one more than the spread fills: the largest value stands on the last edge.
     bins = {"start": start, "size": width, "end": start + (NUM_BINS + 1) * width}
+    edges = [start + n * width for n in range(NUM_BINS + 2)]
     for side, colour in (("before", GREY), ("after", ACCENT)):
-        figure.add_histogram(x=sides[side], name=side, marker_color=colour, opacity=0.6, xbins=bins)
+        shared = {"name": side, "marker_color": colour, "opacity": 0.6}
+        if len(every) <= MAX_VALUES:
+            figure.add_histogram(x=sides[side], xbins=bins, **shared)
+        else:
+            counts, _ = np.histogram(sides[side], edges)
+            figure.add_bar(x=[edge + width / 2 for edge in edges[:-1]], y=counts.tolist(), width=width, **shared)
     figure.update_layout(barmode="overlay")
-    return _styled(figure, name, height=TALL, show_legend=True)
+    return styled(figure, name, height=TALL, show_legend=True)
 
 
-def _styled(figure: go.Figure, axis: str, *, height: int, show_legend: bool) -> go.Figure:
+def styled(figure: go.Figure, axis: str, *, height: int, show_legend: bool) -> go.Figure:
     figure.update_layout(
         template=None,
         height=height,
