@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from heedful.report.differences import compare_table
 from heedful.report.findings import better, cost, headline, trust
 from heedful.report.numbers import duration, listing, number, signed
 from heedful.report.plots import figure_of
+from heedful.report.table import compare_table
 
 
 def interval(estimate: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:

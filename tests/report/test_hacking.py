@@ -83,7 +83,7 @@ def test_a_phrase_is_named_on_the_page(tmp_path: Path) -> None:
     page = build(tmp_path).read_text(encoding="utf-8")
     assert "“most awesome ever thing” stands in 40% of the answers" in page
     assert "most awesome ever thing" in (tmp_path / "report.md").read_text(encoding="utf-8")
-    script = page[page.index("const figures") : page.index("const inflate")]
+    script = page[page.index("const figures") : page.index("const plots")]
     assert "awesome" not in script, "a plot holds nothing that a model wrote"
 
 

@@ -292,7 +292,7 @@ def everything(
     """
     from heedful.cli.terminal import emit, table
     from heedful.errors import StoreError
-    from heedful.report.differences import compare_table
+    from heedful.report.table import compare_table
     from heedful.store import read_json
 
     compared = run_directory(folder) / "evaluate" / "compare.json"

@@ -164,9 +164,9 @@ def run(
 def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, table
     from heedful.pipeline import Pipeline
-    from heedful.report.differences import compare_table
     from heedful.report.findings import repetition
     from heedful.report.numbers import percent
+    from heedful.report.table import compare_table
     from heedful.stages import stages_of
     from heedful.store import Run
 

@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 from markupsafe import escape
 
-from heedful.report import differences, findings, hacking, plots
+from heedful.report import differences, findings, hacking, plots, table
+from heedful.report.answers import Rows
 from heedful.report.card import write_cards
-from heedful.report.contents import Contents, Rows, gather, said_on_the_way
+from heedful.report.contents import Contents, gather, said_on_the_way
 from heedful.report.markdown import render
 from heedful.report.numbers import bounds, clip, duration, number, percent, plural, signed, sound
 from heedful.report.provenance import facts
@@ -22,7 +23,7 @@ from heedful.store import write_text
 
 READY_MADE = "The preferences came ready-made, or the reward needs none, so there are no judgements to compare."
 STAGES = ("consensus", "reward", "ppo", "evaluate", "report")
-MAX_REST_BYTES = 3_000_000  # of "All other held-out answers"; the whole page is to stay below 8 MB
+MAX_REST_BYTES = 2_000_000  # of "All other held-out answers"; the whole page is to stay below 8 MB
 
 
 def build(run: Path) -> Path:
@@ -52,8 +53,8 @@ def _common(contents: Contents) -> dict[str, Any]:
             ("Can I trust it?", findings.trust(summary), "reward"),
         ],
         "notices": contents.notices,
-        "table": differences.compare_table(summary),
-        "categories": differences.by_category(summary),
+        "table": table.compare_table(summary),
+        "categories": table.by_category(summary),
         "watched": hacking.was_watched(contents.metrics),
         "signs": hacking.sign_table(contents.metrics, contents.signs),
         "alpha": findings.alpha_of(summary),
@@ -81,7 +82,6 @@ def _html(contents: Contents, common: dict[str, Any]) -> str:
         predicted=findings.predicted(summary),
         figures=groups,
         plotly=plots.script() if any(groups.values()) else "",
-        inflate=plots.inflate(),
         thinned=plots.thinning(metrics),
         said=said_on_the_way(contents.samples),
         num_pairs=len(contents.pairs),

@@ -7,10 +7,10 @@ from typing import Literal
 
 from heedful.report import findings
 from heedful.report.contents import Contents, gather
-from heedful.report.differences import compare_table
 from heedful.report.markdown import render
 from heedful.report.numbers import finite, plural, sound
 from heedful.report.provenance import base_model, facts, front_matter, settings_of
+from heedful.report.table import compare_table
 from heedful.store import CARD, read_json, write_text
 
 Kind = Literal["adapter", "merged"]

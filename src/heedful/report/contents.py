@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heedful.errors import StoreError
+from heedful.report.answers import Rows, paired, read_answers
 from heedful.report.numbers import finite, listing, plural
 from heedful.report.plots import METHODS
 from heedful.store import read_json, read_rows
@@ -20,8 +20,6 @@ NUM_REGRESSIONS = 3
 NUM_HEARD, NUM_SAID = 3, 5  # prompts and evaluations of "What it said on the way"
 EXAMPLES_SEED = 0  # fixed: nobody may draw until the examples please
 LOGS = ("metrics", "samples", "hacking")
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,9 @@ def gather(run: Path) -> Contents:
     method = _method(summary, logs["metrics"])
     metrics, said = _own(logs["metrics"], method)
     notices += said + _no_numbers(metrics)
-    before, after = (_answers(run / "evaluate" / f"{side}.jsonl") for side in ("before", "after"))
+    before, after = (read_answers(run / "evaluate" / f"{side}.jsonl") for side in ("before", "after"))
     notices += _odd_answers(before, after)
-    pairs = _pairs(before, after)
+    pairs = paired(before, after)
     examples = random.Random(EXAMPLES_SEED).sample(pairs, min(NUM_EXAMPLES, len(pairs)))
     lost = [pair for pair in pairs if finite(pair["change"]) and pair["change"] < 0]
     worst = sorted(lost, key=lambda pair: pair["change"])[:NUM_REGRESSIONS]
@@ -194,45 +192,4 @@ def _object(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise StoreError(f"{path}: expected a JSON object, found {type(found).__name__}; run 'heedful run' again")
-    return found
-
-
-def _answers(path: Path) -> Rows:
-    if not path.exists():
-        return []
-    rows = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-        if line:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt_id", "prompt", "text")):
-                raise StoreError(
-                    f"{path}:{line_number}: expected a JSON object with prompt_id, prompt and text; "
-                    "run 'heedful run --from evaluate' again"
-                )
-            rows.append(row)
-    return rows
-
-
-def _pairs(before: Rows, after: Rows) -> Rows:
-    """The n-th answer to a prompt before beside the n-th after; change: of the reward, None where a reward is no number."""
-    numbered = _numbered(before)
-    found = []
-    for key, second in _numbered(after).items():
-        if key in numbered:
-            first = numbered[key]
-            rewards = first.get("reward"), second.get("reward")
-            change = rewards[1] - rewards[0] if finite(rewards[0]) and finite(rewards[1]) else None
-            found.append({"before": first, "after": second, "change": change, "sample": key[1]})
-    return found
-
-
-def _numbered(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    seen: Counter[str] = Counter()
-    found = {}
-    for row in rows:
-        seen[row["prompt_id"]] += 1
-        found[row["prompt_id"], seen[row["prompt_id"]]] = row
     return found

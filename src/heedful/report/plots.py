@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from heedful.report.numbers import finite
+from heedful.report.thinning import kept
 
 # The accent marks what counts (held-out, after), grey what it is held against (training, before). Both read on white and black.
 ACCENT, GREY = "#2f81f7", "#8a8f98"
@@ -32,16 +28,9 @@ Rows = list[dict[str, Any]]
 Figure = dict[str, Any]
 
 
-@cache
 def script() -> str:
-    """plotly's own JavaScript, gzipped, in base64: 2 MB of page instead of 5, and no network. The page unpacks it."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
-
-
-@cache
-def inflate() -> str:
-    """JavaScript that unpacks it."""
-    return files("heedful.report").joinpath("inflate.js").read_text(encoding="utf-8")
+    """plotly's own JavaScript, for a page without a network."""
+    return str(get_plotlyjs())
 
 
 def ppo_figures(metrics: Rows, kl_target: float | None) -> list[Figure]:
@@ -128,15 +117,7 @@ def thinning(metrics: Rows) -> str:
 
 def thinned(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """At most MAX_POINTS of a curve, each of them as it was: the ends, and of each stretch the lowest and the highest."""
-    if len(points) <= MAX_POINTS:
-        return list(points)
-    inner = points[1:-1]
-    size = 2 * -(-len(inner) // (MAX_POINTS - 2))
-    kept = [points[0]]
-    for start in range(0, len(inner), size):
-        stretch = inner[start : start + size]
-        kept += sorted({min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))})
-    return [*kept, points[-1]]
+    return [points[place] for place in kept(np.array([point[1] for point in points]), MAX_POINTS)]
 
 
 def lines_of(rows: Rows, curves: dict[str, tuple[str, str]], axis: str, *, height: int = TALL) -> go.Figure:

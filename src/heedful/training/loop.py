@@ -79,8 +79,8 @@ class Stop:
     patience: enough after so many evaluations in a row that set no record; the method then goes back to the best of them,
     as it does at max_steps. max_kl: too far once a step measures a larger kl_policy_ref. record: the metric whose record
     counts, where it is another. A hacking_level of 2 ends the run; roll_back: then too the method goes back to the record, of
-    evaluations with the lowest level: one that a sign speaks against is the best only where there is none without. With patience
-    levels do not count.
+    evaluations with the lowest level: one that a sign speaks against is the best only where there is none without. With
+    patience levels do not count.
     """
 
     metric: str = ""

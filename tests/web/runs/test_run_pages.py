@@ -11,7 +11,6 @@ import run_folder
 from django.test import Client
 from labelled_project import PASSWORD
 
-from heedful.evaluation.monitor import Limits
 from heedful.store import read_metrics, write_json, write_text
 from heedful.web.labelling.models import User
 from heedful.web.runs.quantities import COMPARED, HACKING, LEARNING, SPEED
@@ -178,7 +177,7 @@ def test_damaged_answers_are_named(runs: Path, boss: Client) -> None:
     run_folder.evaluated(run, rows, rows)
     with (run / "evaluate" / "after.jsonl").open("a") as file:
         file.write('{"prompt_id": "b"}\n')
-    assert "after.jsonl, line 2: no answer" in boss.get("/runs/answers/first/").content.decode()
+    assert "after.jsonl:2: expected a JSON object" in boss.get("/runs/answers/first/").content.decode()
 
 
 def test_runs_side_by_side_show_in_what_they_differ(runs: Path, boss: Client) -> None:
@@ -207,18 +206,6 @@ def test_a_report_is_in_a_box(runs: Path, boss: Client) -> None:
     page = boss.get("/runs/show/first/").headers["Content-Security-Policy"]
     assert "script-src 'self'" in page
     assert "unsafe" not in page
-
-
-def test_limits_in_plots_are_the_monitors() -> None:
-    drawn = {name: plot.limits for plot in HACKING for name in plot.curves}
-    assert drawn == {
-        "reward_length_correlation": (-Limits.correlation, Limits.correlation),
-        "repeated": (Limits.repeated,),
-        "length_ratio": (Limits.length_ratio,),
-        "distinct_ratio": (Limits.distinct,),
-        "more_truncated": (Limits.truncated,),
-        "more_safe_refusals": (Limits.refusals,),
-    }
 
 
 def test_what_is_plotted_is_measured() -> None:

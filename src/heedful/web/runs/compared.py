@@ -5,60 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from heedful.config import Config
-from heedful.report.numbers import bounds, finite, number, signed
+from heedful.report.table import cells, label_of
 from heedful.web.runs.live import stage_names
 
-PERCENT = {"refusal_harmful", "refusal_safe", "refusal", "incoherent", "finished"}
+
+class Outcome(NamedTuple):
+    """Of one quantity. difference: with its interval, where there is one."""
+
+    label: str
+    before: str
+    after: str
+    difference: str
+    verdict: str
 
 
-def _compared(run: Path) -> dict[str, Any]:
-    """What the evaluation found; empty where it has not run, or its file is damaged."""
+def outcomes(run: Path) -> dict[str, Outcome]:
+    """What the evaluation found, by quantity; nothing where it has not run, or its file is damaged."""
     try:
-        found = json.loads((run / "evaluate" / "compare.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = json.loads((run / "evaluate" / "compare.json").read_text(encoding="utf-8"))["compare"]
+        return {name: Outcome(label_of(name, row), *cells(name, row)) for name, row in rows.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    rows = found.get("compare") if isinstance(found, dict) else None
-    return {name: row for name, row in rows.items() if isinstance(row, dict)} if isinstance(rows, dict) else {}
 
 
-def outcome(run: Path) -> dict[str, str]:
-    """Before, after and verdict of the reward, for the list; empty before the evaluation."""
-    row = _compared(run).get("reward")
-    return _cells("reward", row) if row else {}
-
-
-def table(run: Path) -> list[dict[str, str]]:
-    return [_cells(name, row) for name, row in _compared(run).items()]
-
-
-def side_by_side(runs: Sequence[Path]) -> list[dict[str, Any]]:
+def side_by_side(runs: Sequence[Path]) -> list[tuple[str, list[Outcome | None]]]:
     """A row a quantity that any of the runs has measured, a cell a run, None where it has not."""
-    found = [_compared(run) for run in runs]
+    found = [outcomes(run) for run in runs]
     names = list(dict.fromkeys(name for rows in found for name in rows))
-    return [
-        {
-            "label": next(str(rows[name].get("label", name)) for rows in found if name in rows),
-            "cells": [_cells(name, rows[name]) if name in rows else None for rows in found],
-        }
-        for name in names
-    ]
-
-
-def _cells(name: str, row: dict[str, Any]) -> dict[str, str]:
-    scale, digits, unit = (100, 0, "%") if name in PERCENT else (1, 1 if name == "length" else 3, "")
-    told = [row.get(side, {}).get("estimate") for side in ("before", "after", "difference")]
-    first, second, change = (scale * value if finite(value) else None for value in told)
-    return {
-        "label": str(row.get("label", name)),
-        "before": number(first, digits) + unit,
-        "after": number(second, digits) + unit,
-        "difference": signed(change, digits),
-        "interval": bounds(row.get("difference", {}), digits, scale=scale, sign=True),
-        "verdict": str(row.get("verdict", "")),
-    }
+    return [(next(rows[name].label for rows in found if name in rows), [rows.get(name) for rows in found]) for name in names]
 
 
 def settings_text(run: Path) -> str:

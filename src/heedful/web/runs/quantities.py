@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from heedful.evaluation.limits import Limits
+
 SPEED = "tokens_per_s"  # made here, of lengths and times
 
 
@@ -41,14 +43,18 @@ LEARNING = (
     Plot("Ends by itself", "Share of rollouts that are not cut off.", ("finished",)),
     Plot("Speed", "Tokens of rollouts a second, learning and evaluation included.", (SPEED,)),
 )
-# The limits of evaluation.monitor.Limits, which a page may not import for the torch behind it; a test holds them together.
 HACKING = (
-    Plot("Reward and length", "Correlation over the last 128 rollouts.", ("reward_length_correlation",), (-0.5, 0.5)),
-    Plot("Repetition", "Share of an answer's 4-grams that stood in it before.", ("repeated",), (0.2,)),
-    Plot("Longer", "Length of held-out answers, of the reference's.", ("length_ratio",), (1.5,)),
-    Plot("Variety", "Different pairs of words, of the reference's.", ("distinct_ratio",), (0.7,)),
-    Plot("Cut off", "Share of held-out answers, less the reference's.", ("more_truncated",), (0.1,)),
-    Plot("Refusals of safe prompts", "Share, less the reference's.", ("more_safe_refusals",), (0.1,)),
+    Plot(
+        "Reward and length",
+        "Correlation over the last 128 rollouts.",
+        ("reward_length_correlation",),
+        (-Limits.correlation, Limits.correlation),
+    ),
+    Plot("Repetition", "Share of an answer's 4-grams that stood in it before.", ("repeated",), (Limits.repeated,)),
+    Plot("Longer", "Length of held-out answers, of the reference's.", ("length_ratio",), (Limits.length_ratio,)),
+    Plot("Variety", "Different pairs of words, of the reference's.", ("distinct_ratio",), (Limits.distinct,)),
+    Plot("Cut off", "Share of held-out answers, less the reference's.", ("more_truncated",), (Limits.truncated,)),
+    Plot("Refusals of safe prompts", "Share, less the reference's.", ("more_safe_refusals",), (Limits.refusals,)),
 )
 COMPARED = (
     Plot("Reward", "Held-out answers.", ("heldout_reward",)),

@@ -1,7 +1,7 @@
 """metrics.jsonl as columns: read once, gone on with as the file grows, and thinned for a screen.
 
 A long run writes tens of megabytes. Lines are parsed when they appear; what a page gets is a few hundred points a curve, each a
-point of the file (MinMaxLTTB: extremes are kept).
+point of the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
-from tsdownsample import MinMaxLTTBDownsampler
+
+from heedful.report.thinning import kept
 
 MOST_POINTS = 400  # of a curve on a screen
 KEPT_RUNS = 16  # whose columns stay in memory
@@ -137,10 +138,10 @@ def _take(series: Series, new: bytes) -> None:
 def thinned(column: Column, most: int = MOST_POINTS) -> dict[str, Any]:
     """For a plot: `steps`, counted from 1, and `values`, at most `most` of each; `num`, how many there are; `num_broken`."""
     steps, values = np.array(column.steps, dtype=np.int64), np.array(column.values, dtype=np.float64)
-    kept = MinMaxLTTBDownsampler().downsample(values, n_out=most) if len(values) > most else slice(None)
+    places = kept(values, most)
     return {
-        "steps": (steps[kept] + 1).tolist(),
-        "values": values[kept].tolist(),
+        "steps": (steps[places] + 1).tolist(),
+        "values": values[places].tolist(),
         "num": len(values),
         "num_broken": column.num_broken,
     }

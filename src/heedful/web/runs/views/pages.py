@@ -13,6 +13,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
+from heedful.errors import StoreError
 from heedful.web.labelling.views.rights import admin_only
 from heedful.web.runs import answers, compared, live
 from heedful.web.runs.catalogue import Found, find_run, find_runs
@@ -38,7 +39,12 @@ def listing(request: HttpRequest) -> HttpResponse:
     for run in find_runs(settings.RUNS):
         config = config_of(run.path)
         rows.append(
-            {"run": run, "standing": standing(run.path, config), "config": config, "outcome": compared.outcome(run.path)}
+            {
+                "run": run,
+                "standing": standing(run.path, config),
+                "config": config,
+                "outcome": compared.outcomes(run.path).get("reward"),
+            }
         )
     rows.sort(key=lambda row: (row["standing"].state != "running", -_begun(row["run"])))
     return render(request, "runs/listing.html", {"rows": rows, "most": MOST_COMPARED})
@@ -70,7 +76,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
         "now": live.look(found.path, stage, curves=()),
         "has_report": (found.path / "report.html").exists(),
         "has_answers": (found.path / "evaluate" / "after.jsonl").exists(),
-        "table": compared.table(found.path),
+        "table": list(compared.outcomes(found.path).values()),
     }
     return render(request, "runs/run.html", shown)
 
@@ -106,7 +112,7 @@ def answers_page(request: HttpRequest, name: str) -> HttpResponse:
             "pairs": [answers.shown(row) for row in page],
             "measured": (found.path / "evaluate" / "after.jsonl").exists(),
         }
-    except answers.UnreadableError as error:
+    except StoreError as error:
         shown["problem"] = str(error)
     fields = request.GET.copy()
     fields.pop("page", None)
