@@ -120,7 +120,7 @@ class _Contest:
 
         if self.judge and self.gate:
             source = self.judge if "://" in self.judge else policy_of(self.judge)
-            given = {"model": self.model, "token_env": self.token_env, "criterion": self.criterion}
+            given: dict[str, Any] = {"model": self.model, "token_env": self.token_env, "criterion": self.criterion}
             judge, figures = ai_judge(source, self.gate, max_pairs=self.gate_pairs, **given)
             self.judged = {"judge": figures}
             return duels_by_judge(judge, prompts, sides)
