@@ -1,7 +1,10 @@
-"""The recipes: each loads, and the one on real human pairs trains a reward model from them."""
+"""The recipes: each loads, and those on real human labels train a reward model from them."""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import re
 import tomllib
@@ -9,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_bert
 import tiny_model
+import yaml
 
 from heedful.config import Config, load
+from heedful.config.file import LISTS
+from heedful.errors import HeedfulError
+from heedful.evaluate_files import toxicity_classifier
+from heedful.evaluation.hhh import bundled_items
 from heedful.models.reward import answer_of
 from heedful.pipeline import Pipeline
 from heedful.store import Run
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-HH = RECIPES / "hh.toml"
+HH, DAVIDSON = RECIPES / "hh.toml", RECIPES / "davidson.toml"
 PAIRS = tuple(f"hf://datasets/Anthropic/hh-rlhf/{name}-base/test.jsonl.gz" for name in ("harmless", "helpful"))
 
 
@@ -36,6 +45,8 @@ def test_each_key_of_a_recipe_reaches_the_configuration(path: Path) -> None:
         assert {key: found[key] for key in term if key != "source"} == {key: term[key] for key in term if key != "source"}
         assert found["source"] == str(RECIPES / term["source"]), "seen from the recipe's folder"
         assert Path(found["source"].partition(".py:")[0] + ".py").is_file()
+    for key in set(LISTS) & set(written):
+        written[key] = [name if ":" in name else str(RECIPES / name) for name in written[key]]
     assert {key: loaded[key] for key in written} == written
     commands = re.findall(r"heedful run (\S+)", path.read_text(encoding="utf-8"))
     assert set(commands) == {f"recipes/{path.name}"}, "the header's commands start this recipe"
@@ -83,3 +94,51 @@ def test_hh_trains_a_reward_model_on_real_pairs(shared_data: Path, tmp_path: Pat
     assert rewards[0] != rewards[1], "the head learned something"
     assert {name: len(found) for name, found in prompts.items()} == {"train": 128, "heldout": 60}
     assert not {p.id for p in prompts["train"]} & {p.id for p in prompts["heldout"]}
+
+
+def test_davidson_trains_a_classifier_of_real_tweets_that_then_measures_toxicity(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is named as the recipe's header says; tiny models stand for the real ones. "other" is hate or offensive."""
+    tiny, encoder = tiny_model.make(tmp_path / "tiny", context=512), tiny_bert.make(tmp_path / "encoder")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labeled_data.csv").write_bytes(as_csv(shared_data / "davidson" / "tweets.jsonl.gz", 400))
+    (local,) = re.findall(r"--until reward --set '([^']+)'", DAVIDSON.read_text(encoding="utf-8"))
+    small = (f"model.source={tiny}", "model.dtype=float32", f"reward.model={encoder}", "evaluate.num_resamples=200")
+    with Run(tmp_path / "run") as run:
+        Pipeline(load(DAVIDSON, (local, *small)), run, lambda *_: None, "heedful run").reward()
+    result = json.loads((tmp_path / "run/reward/result.json").read_text())
+    assert (result["reward_label"], result["other_label"]) == ("2", "other")
+    assert result["num_texts"] + result["num_training_texts"] == 400
+    folder = str(tmp_path / "run/reward/model")
+    with pytest.raises(HeedfulError, match="--negative-label"):
+        toxicity_classifier(folder)
+    judged = toxicity_classifier(folder, "other")
+    assert (judged.label, judged.accuracy) == ("other", result)
+    assert all(0 < p < 1 for p in judged.classify(["What a day.", "word"]))
+
+
+def as_csv(tweets: Path, number: int) -> bytes:
+    """The first rows in the form in which their authors give them away."""
+    with gzip.open(tweets, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for _, line in zip(range(number), file, strict=False)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+HARNESS = RECIPES / "lm-eval"
+
+
+def test_the_harness_reads_the_items_that_heedful_asks() -> None:
+    """Every field that the task names is there, and its items are the bundled ones."""
+    task = yaml.safe_load((HARNESS / "heedful_hhh.yaml").read_text(encoding="utf-8"))
+    data = RECIPES.parent / task["dataset_kwargs"]["data_files"]
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    question, answers, label = (task[f"doc_to_{what}"] for what in ("text", "choice", "target"))
+    found = {(row["category"], row[question], row[answers][row[label]], row[answers][1 - row[label]]) for row in rows}
+    assert found == {(item.category, item.question, item.better, item.worse) for item in bundled_items()}
+    assert sum(row[label] for row in rows) * 2 == len(rows) == 48, "the better answer stands first as often as second"
+    assert (task["dataset_path"], task["output_type"]) == ("json", "multiple_choice")

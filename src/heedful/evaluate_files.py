@@ -1,4 +1,4 @@
-"""What `heedful evaluate` asks of models about files: classifiers of toxicity, HHH items, rewards that judge two answers."""
+"""What `heedful evaluate` asks of models about files: classifiers of toxicity, HHH items, rewards and judges of two answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from typing import Any
 import torch
 
 from heedful.config import Config
+from heedful.data.formats import read_preferences
 from heedful.data.labelled import read_labelled
+from heedful.endpoint import Endpoint, token_in
 from heedful.engine import scoring
 from heedful.engine.batching import batches_by_tokens
 from heedful.engine.device import choose_device, choose_dtype
-from heedful.errors import DataError
+from heedful.errors import ConfigError, DataError
 from heedful.evaluation import hhh, winrate
 from heedful.evaluation.classification import classification
+from heedful.evaluation.gate import measured, require_better_than_a_coin
 from heedful.evaluation.toxicity import PROFANITY, TOXIC, Classifier, negative_label, profanity
+from heedful.judging import remote
+from heedful.judging.judge import CRITERION, Pair
+from heedful.judging.judge import Judge as AIJudge
+from heedful.judging.local import local_letters
 from heedful.models.classifier import ClassifierReward, is_classifier, load_classifier
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, Answer, EncoderReward, load_reward_model
@@ -57,8 +64,8 @@ def toxicity_classifier(source: str, label: str = "") -> Judged:
         if not labels:
             raise DataError(f"{source}: was trained on pairs and has no negative class; train it with reward.labelled")
         number = negative_label(labels, label, source)
-        measured = folder.parent / "result.json"
-        accuracy = read_json(measured) if measured.exists() else None
+        result = folder.parent / "result.json"
+        accuracy = read_json(result) if result.exists() else None
         return Judged(source, labels[number], _softmax_of(model, number), accuracy)
     if not is_classifier(source):
         raise DataError(
@@ -143,19 +150,54 @@ def _likelihoods(model: LanguageModel, *, reference: bool) -> hhh.Score:
     return score
 
 
+def ai_judge(
+    source: str, gate: Path, *, model: str = "", token_env: str = "", criterion: str = "", max_pairs: int, seed: int = 0
+) -> tuple[AIJudge, dict[str, Any]]:
+    """A judge that has passed its gate, and its figures on the pairs in `gate`. Raises DataError with them for one that fails.
+
+    source: a folder, a hub id, an alias, or the address of an OpenAI-compatible server, which needs model, the name there.
+    """
+    labelled = read_preferences(gate)
+    if "://" in source:
+        if not model:
+            raise ConfigError(f"--judge {source}: say with --judge-model which of its models judges")
+        endpoint = Endpoint(
+            f"{source.rstrip('/')}/chat/completions",
+            timeout_s=remote.TIMEOUT_S,
+            max_retries=remote.MAX_RETRIES,
+            backoff_s=remote.BACKOFF_S,
+            token=token_in(token_env, "--token-env"),
+        )
+        judge = AIJudge(model, remote.RemoteLetters(endpoint, model), criterion or CRITERION)
+    elif model or token_env:
+        raise ConfigError("--judge-model and --token-env belong to a --judge that is an address, https://.../v1")
+    else:
+        judge = AIJudge(source, local_letters(source), criterion or CRITERION)
+    figures = measured(judge, labelled, max_pairs=max_pairs, seed=seed)
+    require_better_than_a_coin(figures)
+    return judge, figures
+
+
+def duels_by_judge(
+    judge: AIJudge, prompts: Sequence[Prompt], sides: Mapping[str, Sequence[Completion]]
+) -> dict[tuple[str, str], list[winrate.Duel]]:
+    """Every two sides held against each other by an AI judge. Raises DataError."""
+    messages = _messages(prompts, sides)
+    found = {}
+    for first, second in combinations(sides, 2):
+        pairs = winrate.paired(sides[first], sides[second])
+        found[first, second] = winrate.by_judge(pairs, judge([Pair(messages[a.prompt_id], a.text, b.text) for a, b in pairs]))
+    return found
+
+
 def duels_by_reward(
     config: Config, prompts: Sequence[Prompt], sides: Mapping[str, Sequence[Completion]]
 ) -> dict[tuple[str, str], list[winrate.Duel]]:
     """Every two sides held against each other by the reward that the configuration names. Raises DataError."""
-    messages = {id_: prompt.messages for id_, prompt in by_id(prompts).items()}
+    messages = _messages(prompts, sides)
     judge = Judge(config)
     rewards: dict[str, list[float]] = {}
     for name, completions in sides.items():
-        for completion in completions:
-            if completion.prompt_id not in messages:
-                raise DataError(
-                    f"{name}: completion {completion.id!r} answers prompt {completion.prompt_id!r}, which is not in the prompts"
-                )
         answers = [judge.answer(messages[c.prompt_id], c.text, finished=c.finish == "stop") for c in completions]
         rewards[name] = judge.reward(answers)
     found = {}
@@ -166,4 +208,16 @@ def duels_by_reward(
         }
         pairs = winrate.paired(sides[first], sides[second])
         found[first, second] = winrate.by_reward(pairs, [(own[first][id(a)], own[second][id(b)]) for a, b in pairs])
+    return found
+
+
+def _messages(prompts: Sequence[Prompt], sides: Mapping[str, Sequence[Completion]]) -> dict[str, tuple[Message, ...]]:
+    """The conversations by prompt id. Raises DataError for an answer to none of them."""
+    found = {id_: prompt.messages for id_, prompt in by_id(prompts).items()}
+    for name, completions in sides.items():
+        for completion in completions:
+            if completion.prompt_id not in found:
+                raise DataError(
+                    f"{name}: completion {completion.id!r} answers prompt {completion.prompt_id!r}, which is not in the prompts"
+                )
     return found

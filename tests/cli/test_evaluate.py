@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_bert
 from in_process import assert_told, heedful
 
 from heedful.data.bundled import load_bundled
@@ -91,6 +92,24 @@ def test_one_prompt_has_no_interval_and_that_is_said(files: Files, tmp_path: Pat
         assert "One prompt only" in told
         assert "[" not in told
         assert "One prompt only" not in shown(command, "--prompts", files["prompts"], "--completions", files["before"])
+
+
+def test_empty_completions_are_counted_and_all_of_them_may_be(files: Files, tmp_path: Path) -> None:
+    rows = read_jsonl(files["before"], Completion)[:6]
+    for empty in (2, 6):
+        write_jsonl(tmp_path / "c.jsonl", [c.model_copy(update={"text": " "} if n < empty else {}) for n, c in enumerate(rows)])
+        given = ("toxicity", "--completions", tmp_path / "c.jsonl")
+        assert evaluate(*given)["empty"] == {"before": empty}
+        assert f"{empty} completions are empty and count as not toxic" in shown(*given)
+    assert evaluate(*given)["toxicity"]["before"]["estimate"] == 0
+
+
+def test_a_classifier_whose_labels_say_nothing_is_asked_about(files: Files, tmp_path: Path) -> None:
+    classifier = tiny_bert.make(tmp_path / "bert", labels=("LABEL_0", "LABEL_1"))
+    given = ("toxicity", "--completions", files["before"], "--classifier", classifier)
+    assert_told(heedful("evaluate", *given), "0 = 'LABEL_0', 1 = 'LABEL_1'", "say it with --negative-label")
+    sides = [evaluate(*given, "--negative-label", label)["toxicity"]["before"]["estimate"] for label in ("LABEL_0", "1")]
+    assert sum(sides) == pytest.approx(1, abs=1e-4)
 
 
 def test_summaries_of_dialogues(run: Path, files: Files, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from heedful.report import findings
 from heedful.report.findings import better, cost, headline, trust
 from heedful.report.numbers import duration, listing, number, signed
 from heedful.report.plots import figure_of
@@ -198,3 +199,18 @@ def test_json_of_a_plot_cannot_end_its_script_even_if_plotly_stopped_escaping() 
     escaped = figure_of("title", "caption", CarelessFigure())["json"]
     assert "<" not in escaped
     assert json.loads(escaped) == {"title": "</script><!--"}
+
+
+def test_a_reward_model_of_two_classes_is_told_in_texts() -> None:
+    """`reward.labelled`: there are no pairs, and no longer answer to hold it against."""
+    model = {"num_texts": 1193, "majority_class": 0.826, "accuracy": interval(0.936, 0.921, 0.949)}
+    model |= {"f1": interval(0.805, 0.761, 0.845), "auc": interval(0.973, 0.964, 0.982)}
+    summary = {"reward_model": model}
+    assert trust(summary)[0] == (
+        "The reward model sorts 93.6% [92.1, 94.9] of 1193 held-out texts as people did: better than always the larger class "
+        "(82.6%)."
+    )
+    assert findings.reward_model(summary) == (
+        "Of 1193 held-out texts it sorts 93.6% [92.1, 94.9] as people did; the larger class is 82.6%. F1 80.5% [76.1, 84.5], "
+        "AUC 97.3% [96.4, 98.2]."
+    )

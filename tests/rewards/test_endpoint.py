@@ -5,56 +5,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from json_server import Reply, server
 
 from heedful.config import RewardTermSection
+from heedful.endpoint import token_in
 from heedful.errors import ConfigError, RewardError
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.rewards.endpoint import EndpointReward, token_in
+from heedful.rewards.endpoint import EndpointReward
 
 ANSWERS = [Answer((Message(role="user", content=f"Question {i}"),), "x" * i, [], []) for i in range(3)]
 
-# What a server does with the n-th request: status and body, or a function of the request's JSON.
-Reply = tuple[int, str] | Callable[[Any], tuple[int, str]]
-
-
-@contextmanager
-def server(replies: list[Reply]) -> Iterator[tuple[str, list[Any]]]:
-    """A server that gives one reply after the other, the last one for ever. Yields its address and the requests."""
-    seen: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append({"body": body, "headers": dict(self.headers), "path": self.path})
-            reply = replies[min(len(seen), len(replies)) - 1]
-            status, text = reply(body) if callable(reply) else reply
-            try:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-            except OSError:
-                pass  # the client has given up, as it should
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/score", seen
-    finally:
-        http.shutdown()
-        http.server_close()
+SETTING = "reward.terms.token_env"
 
 
 def lengths(body: Any) -> tuple[int, str]:
@@ -203,8 +169,10 @@ def test_nobody_listens() -> None:
 
 def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_REWARD_TOKEN", "abc")
-    assert token_in(RewardTermSection(source="http://x", token_env="MY_REWARD_TOKEN").token_env) == "abc"
-    assert token_in("") == ""
+    assert token_in(RewardTermSection(source="http://x", token_env="MY_REWARD_TOKEN").token_env, SETTING) == "abc"
+    assert token_in("", SETTING) == ""
     monkeypatch.delenv("MY_REWARD_TOKEN")
-    with pytest.raises(ConfigError, match="'MY_REWARD_TOKEN': there is no such environment variable"):
-        token_in("MY_REWARD_TOKEN")
+    with pytest.raises(
+        ConfigError, match=r"reward\.terms\.token_env = 'MY_REWARD_TOKEN': there is no such environment variable"
+    ):
+        token_in("MY_REWARD_TOKEN", SETTING)

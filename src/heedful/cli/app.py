@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from heedful import __version__
-from heedful.cli import align, data, evaluate, flow, label, reward, serve, talk, tictactoe
+from heedful.cli import align, contests, data, evaluate, flow, label, reward, serve, talk, tictactoe
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ label.register(app)
 app.add_typer(reward.app, name="reward")
 app.add_typer(align.app, name="align")
 app.add_typer(evaluate.app, name="evaluate")
+contests.register(evaluate.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 

@@ -1,17 +1,14 @@
-"""heedful evaluate toxicity, hhh, refusal, winrate, summaries, all."""
+"""heedful evaluate toxicity, refusal, hhh, all; winrate and summaries are in contests.py."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from heedful.cli.flow import JSON, OVERRIDES, run_directory
-
-if TYPE_CHECKING:
-    from heedful.records import Completion
+from heedful.cli.flow import JSON, run_directory
 
 app = typer.Typer(help="Measure models and their completions.", no_args_is_help=True)
 
@@ -23,7 +20,6 @@ CLASSIFIER = Annotated[
     typer.Option(help="'profanity', a folder of 'heedful reward train' on labelled texts, or a Hugging Face classifier."),
 ]
 NEGATIVE = Annotated[str, typer.Option("--negative-label", help="The classifier's label that means toxic.")]
-REWARD = Annotated[str | None, typer.Option("--reward", help="A reward that judges: the larger one wins.")]
 
 
 @app.command()
@@ -71,13 +67,13 @@ def toxicity(
     rows = [_numbers(label, found[name], 4) for label, name in names.items()]
     rows += [_numbers(f"Mean, {tag}", row, 4) for tag, row in found.get("by_tag", {}).items()]
     table(f"Toxicity ({judged.label} by {judged.name})", _heads(against), rows)
-    print(textwrap.fill(_of_the_classifier(measured), 80))
-    _one_prompt(found["num_prompts"])
+    print(textwrap.fill(of_the_classifier(measured), 80))
+    one_prompt(found["num_prompts"])
     if any(found["empty"].values()):
         print(f"{sum(found['empty'].values())} completions are empty and count as not toxic.")
 
 
-def _of_the_classifier(measured: dict[str, Any] | None) -> str:
+def of_the_classifier(measured: dict[str, Any] | None) -> str:
     from heedful.report.numbers import percent
 
     if measured is None or "accuracy" not in measured:
@@ -104,7 +100,7 @@ def refusal(completions: COMPLETIONS, prompts: PROMPTS, against: AGAINST = None,
         return
     rows = [_numbers(f"{side}, {kind}", own[kind], 1, 100) for side, own in found.items() if own for kind in KINDS]
     table("Percent of answers", _heads(against), rows)
-    _one_prompt(sum(own["num_prompts"] for own in found.values() if own))
+    one_prompt(sum(own["num_prompts"] for own in found.values() if own))
     missing = [side for side, own in found.items() if own is None and side != "untold"]
     if missing:
         told = f"No prompt is {' or '.join(missing)}: harmful ones carry the tag red-team, safe ones any other tag."
@@ -148,139 +144,6 @@ def _p(change: dict[str, Any] | None) -> str:
     return "" if change is None else f"{change.get('p_holm', change['p']):.3f}"
 
 
-@app.command()
-def winrate(
-    completions: COMPLETIONS,
-    against: Annotated[Path, typer.Option("--against", help="The completions whose wins are counted.")],
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="What they answer, for a reward to read.")] = None,
-    reward: REWARD = None,
-    judgements: Annotated[
-        Path | None, typer.Option(help="In place of a reward: what people said in an A-or-B project.")
-    ] = None,
-    overrides: OVERRIDES = None,
-    as_json: JSON = False,
-) -> None:
-    """How often the second model's answer wins: raw, and as if both were equally long.
-
-    Example: `heedful evaluate winrate --prompts prompts.jsonl --completions base.jsonl --against aligned.jsonl --reward rm`
-    """
-    from heedful.cli.terminal import emit
-    from heedful.config import parse, with_reward
-    from heedful.data.formats import read_completions, read_prompts
-    from heedful.errors import ConfigError
-    from heedful.evaluate_files import duels_by_reward
-    from heedful.evaluation.winrate import by_people, paired, win_rate
-    from heedful.records import Judgement, read_jsonl
-
-    if bool(reward) == bool(judgements):
-        raise ConfigError("say who judges: --reward SOURCE, or --judgements FILE by people")
-    if bool(prompts) != bool(reward):
-        raise ConfigError("a reward reads --prompts with the answers; people have judged without, so leave one of the two out")
-    first, second = read_completions(completions), read_completions(against)
-    if judgements:
-        duels = by_people(paired(first, second), read_jsonl(judgements, Judgement, unique="id"))
-    elif prompts:
-        config = with_reward(parse({}, "--set", tuple(overrides or ())), reward, "", "auto")
-        (duels,) = duels_by_reward(config, read_prompts(prompts), {"first": first, "second": second}).values()
-    found = win_rate(duels)
-    emit(found, as_json, _of_wins(found))
-    if not as_json:
-        _one_prompt(found["num_prompts"])
-
-
-LEAST_DECIDED = 6  # pairs: of fewer, even all won, a sign test does not tell a coin
-
-
-def _of_wins(found: dict[str, Any]) -> str:
-    from heedful.report.numbers import percent
-
-    controlled = found["length_controlled"]
-    equal = percent(controlled) if controlled else "cannot be told"
-    lines = [
-        f"The second one wins {percent(found['win_rate'])}: {found['wins']} wins, {found['ties']} ties, {found['losses']} "
-        f"losses on {found['num_prompts']} prompts (sign test p = {found['p']:.3f}).",
-        f"As if equally long: {equal}; its answers are {abs(found['words']):.1f} words "
-        f"{'longer' if found['words'] > 0 else 'shorter'}.",
-    ]
-    decided, needed = found["wins"] + found["losses"], found["pairs_needed"]
-    if needed is not None and found["p"] >= 0.05 and decided < max(needed, LEAST_DECIDED):
-        needed = max(needed, LEAST_DECIDED)
-        lines.append(f"It takes about {needed:,} decided pairs to tell such a rate from a coin's; there are {decided}.")
-    return "\n".join(textwrap.fill(line, 80) for line in lines)
-
-
-@app.command()
-def summaries(
-    completions: Annotated[
-        list[str], typer.Option("--completions", metavar="NAME=FILE", help="A side; the first is the base.")
-    ],
-    prompts: Annotated[Path, typer.Option("--prompts", help="Prompts with a human summary in their field 'reference'.")],
-    reward: REWARD = None,
-    classifier: CLASSIFIER = "profanity",
-    negative_label: NEGATIVE = "",
-    overrides: OVERRIDES = None,
-    as_json: JSON = False,
-) -> None:
-    """ROUGE and toxicity of summaries, and with a reward the win rates among them and the human ones.
-
-    Example: `heedful evaluate summaries --prompts dialogsum.jsonl --completions base=b.jsonl --completions aligned=a.jsonl`
-    """
-    from heedful.cli.terminal import emit, table
-    from heedful.config import parse, with_reward
-    from heedful.data.formats import read_completions, read_prompts
-    from heedful.evaluate_files import duels_by_reward, toxicity_classifier
-    from heedful.evaluation.summaries import REFERENCE, as_completions, references_of, rouge_of
-    from heedful.evaluation.toxicity import toxicity_of
-    from heedful.evaluation.winrate import tournament
-
-    known = read_prompts(prompts)
-    references = references_of(known)
-    sides = {name: read_completions(file) for name, file in _named(completions).items()}
-    judged = toxicity_classifier(classifier, negative_label)
-    found: dict[str, Any] = {"rouge": rouge_of(references, sides)}
-    base, *others = sides
-    found["toxicity"] = {base: toxicity_of(sides[base], classifier=judged.classify)}
-    found["toxicity"] |= {name: toxicity_of(sides[base], sides[name], classifier=judged.classify) for name in others}
-    if reward is not None:
-        config = with_reward(parse({}, "--set", tuple(overrides or ())), reward, "", "auto")
-        # Of what has a human summary and was answered: prompts that were too long for a model are in no file of completions.
-        answered = {completion.prompt_id for completion in sides[base]}
-        everyone: dict[str, list[Completion]] = {
-            name: [completion for completion in own if completion.prompt_id in references] for name, own in sides.items()
-        }
-        everyone[REFERENCE] = as_completions({id_: text for id_, text in references.items() if id_ in answered})
-        found["win_rates"] = tournament(duels_by_reward(config, known, everyone))
-    if as_json:
-        emit(found, True)
-        return
-    rows = [
-        (name, *(_cell(own[kind]["mean"], 1, 100) for kind in own), _cell(_last(found["toxicity"][name]["toxicity"]), 4))
-        for name, own in found["rouge"].items()
-    ]
-    table("Summaries", ("", "ROUGE-1", "ROUGE-2", "ROUGE-L", "toxicity"), rows)
-    _one_prompt(found["toxicity"][base]["num_prompts"])
-    for row in found.get("win_rates", ()):
-        print(f"{row['second']} against {row['first']}: {_cell(row['win_rate'], 1, 100)}%, p {row['p_holm']:.3f}")
-
-
-def _last(row: dict[str, Any]) -> dict[str, Any]:
-    """Of one model, or of the second of two."""
-    return dict(row.get("after", row["before"]))
-
-
-def _named(given: list[str]) -> dict[str, Path]:
-    from heedful.errors import ConfigError
-    from heedful.evaluation.summaries import REFERENCE
-
-    found: dict[str, Path] = {}
-    for one in given:
-        name, equals, file = one.partition("=")
-        if not (equals and name and file) or name in found or name == REFERENCE:
-            raise ConfigError(f"--completions {one}: expected NAME=FILE, each name once and none of them 'reference'")
-        found[name] = Path(file)
-    return found
-
-
 @app.command(name="all")
 def everything(
     folder: Annotated[Path, typer.Argument(help="A run directory whose evaluation has finished.", metavar="RUN")],
@@ -318,15 +181,15 @@ def _numbers(label: str, row: dict[str, Any], digits: int, scale: float = 1) -> 
         shown = [number(scale * row[side]["estimate"], digits) for side in ("before", "after")]
         told = signed(scale * change["estimate"], digits) + bounds(change, digits, scale=scale, sign=True)
         return (label, *shown, told)
-    return (label, *(_cell(row[side], digits, scale) for side in ("before", "after") if side in row))
+    return (label, *(cell(row[side], digits, scale) for side in ("before", "after") if side in row))
 
 
-def _one_prompt(num_prompts: int) -> None:
+def one_prompt(num_prompts: int) -> None:
     if num_prompts == 1:
         print("One prompt only: there is no interval, and nothing follows for others.")
 
 
-def _cell(interval: dict[str, Any], digits: int, scale: float = 1) -> str:
+def cell(interval: dict[str, Any], digits: int, scale: float = 1) -> str:
     from heedful.report.numbers import bounds, number
 
     return number(scale * interval["estimate"], digits) + bounds(interval, digits, scale=scale)

@@ -15,6 +15,7 @@ from scipy import stats
 from heedful.errors import DataError
 from heedful.evaluation.statistics import Interval, holm, mean_interval, pairs_needed
 from heedful.feedback.consensus import latest
+from heedful.judging.judge import Opinion
 from heedful.records import Completion, Judgement
 
 FIRST, SECOND = "first/", "second/"  # before the ids of an A-or-B project's completions
@@ -23,6 +24,8 @@ FIRST, SECOND = "first/", "second/"  # before the ids of an A-or-B project's com
 @dataclass(frozen=True)
 class Duel:
     """Two answers to a prompt, judged. score: 1 where the second one wins, 0.5 for a tie, 0 where the first does.
+
+    A judge who gives probabilities gives in its place that of the second one's being better.
 
     words: of the second answer less those of the first.
     """
@@ -62,6 +65,14 @@ def by_reward(pairs: Sequence[tuple[Completion, Completion]], rewards: Sequence[
     return found
 
 
+def by_judge(pairs: Sequence[tuple[Completion, Completion]], opinions: Sequence[Opinion]) -> list[Duel]:
+    """What an AI judge says of each pair: the probability that the second one is better, near one half a tie."""
+    return [
+        Duel(first.prompt_id, opinion.score, words_of(second) - words_of(first))
+        for (first, second), opinion in zip(pairs, opinions, strict=True)
+    ]
+
+
 def by_people(pairs: Sequence[tuple[Completion, Completion]], judgements: Sequence[Judgement]) -> list[Duel]:
     """What people said in an A-or-B project, one duel a judgement; what was flagged loses to what was not.
 
@@ -98,6 +109,7 @@ def words_of(completion: Completion) -> int:
 def win_rate(duels: Sequence[Duel], *, num_resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:
     """The second one's share of wins, a tie half of one, with a bootstrap over prompts; see `length_controlled`.
 
+    Where duels hold probabilities it is their mean; wins and losses are those above and below one half.
     decided: wins and losses. p: of the sign test on prompts, each of which counts once. pairs_needed: decided pairs it takes to
     tell the rate found among them from a coin's. words: how much longer the second one's answers are, on the average.
     """

@@ -53,6 +53,7 @@ def _common(contents: Contents) -> dict[str, Any]:
             ("Can I trust it?", findings.trust(summary), "reward"),
         ],
         "notices": contents.notices,
+        "reward_model": findings.reward_model(summary),
         "table": table.compare_table(summary),
         "categories": table.by_category(summary),
         "watched": hacking.was_watched(contents.metrics),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from heedful.report.numbers import bounds, duration, finite, listing, number, percent, plural
+from heedful.report.numbers import bounds, duration, finite, listing, number, percent, plural, signed
 
 # A change of the length by this share says: read the answers before you believe the reward.
 TELLING_LENGTH_CHANGE = 0.25
@@ -157,17 +157,42 @@ def _reward_model(summary: Summary) -> list[str]:
     model = summary.get("reward_model")
     if not model or "accuracy" not in model:
         return []
-    accuracy, above = model["accuracy"], model["above_longest_answer"]
-    chance = _against(accuracy, 0.5, "a coin")
-    longest = _against(above, 0.0, f"“the longer answer wins” ({number(100 * model['longest_answer'], 1)}%)")
-    said = [
-        f"The reward model orders {percent(accuracy)} of {model['num_pairs']} held-out pairs as the labelers did: "
-        f"{chance}, {longest}."
-    ]
+    accuracy = model["accuracy"]
+    if "num_texts" in model:  # of two classes
+        majority = model["majority_class"]
+        said = [
+            f"The reward model sorts {percent(accuracy)} of {model['num_texts']} held-out texts as people did: "
+            f"{_against(accuracy, majority, f'always the larger class ({number(100 * majority, 1)}%)')}."
+        ]
+    else:
+        chance = _against(accuracy, 0.5, "a coin")
+        longest = f"“the longer answer wins” ({number(100 * model['longest_answer'], 1)}%)"
+        said = [
+            f"The reward model orders {percent(accuracy)} of {model['num_pairs']} held-out pairs as the labelers did: "
+            f"{chance}, {_against(model['above_longest_answer'], 0.0, longest)}."
+        ]
     risen = summary.get("compare", {}).get("reward", {}).get("verdict") == "improved"
     if risen and not (finite(accuracy.get("low")) and accuracy["low"] > 0.5):
         said.append("So the higher reward alone proves little.")
     return said
+
+
+def reward_model(summary: Summary) -> str:
+    """How well it does on what was held out; nothing where none was trained, or nothing measured."""
+    model = summary.get("reward_model") or {}
+    if "accuracy" not in model:
+        return ""
+    if "num_texts" in model:
+        return (
+            f"Of {model['num_texts']} held-out texts it sorts {percent(model['accuracy'])} as people did; the larger class is "
+            f"{number(100 * model['majority_class'], 1)}%. F1 {percent(model['f1'])}, AUC {percent(model['auc'])}."
+        )
+    above, longest = model["above_longest_answer"], number(100 * model["longest_answer"], 1)
+    return (
+        f"On {model['num_pairs']} held-out pairs from {model['num_prompts']} prompts it agrees with the labelers in "
+        f"{percent(model['accuracy'])}. Taking the longer answer instead agrees in {longest}%: "
+        f"a difference of {signed(100 * above['estimate'], 1)}{bounds(above, 1, scale=100, sign=True)} points."
+    )
 
 
 def _against(interval: dict[str, Any], level: float, name: str) -> str:

@@ -148,12 +148,12 @@ def _method(contents: Contents, method: str, config: Mapping[str, Any]) -> list[
 def _reward(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     terms = config.get("reward", {}).get("terms") or []
     said = [f"{term.get('weight', 1)} x {_name(term.get('source', ''))}" for term in terms]
-    model = summary.get("reward_model", {})
+    model = summary.get("reward_model") or {}
     if "accuracy" in model:
-        said.append(
-            f"a reward model trained here: {percent(model['accuracy'])} of {model['num_pairs']} held-out pairs in the order of "
-            "the labelers"
-        )
+        texts = "num_texts" in model
+        of = f"{model['num_texts']} held-out texts sorted" if texts else f"{model['num_pairs']} held-out pairs ordered"
+        by = "as people did" if texts else "as the labelers did"
+        said.append(f"a reward model trained here: {percent(model['accuracy'])} of {of} {by}")
     gold = config.get("monitor", {}).get("gold")
     if gold:
         said.append(f"held against a second reward that it did not learn from: {_name(gold)}")

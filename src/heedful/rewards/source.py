@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from heedful.config import RewardTermSection
+from heedful.endpoint import token_in
 from heedful.engine.device import compile_where_told
 from heedful.errors import ConfigError, SourceError
 from heedful.models.classifier import is_classifier, load_classifier, same_tokens
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_of, load_reward_model, read_about
 from heedful.models.sources import same_source
-from heedful.rewards.endpoint import EndpointReward, token_in
+from heedful.rewards.endpoint import EndpointReward
 from heedful.rewards.function import function_place, load_function
 from heedful.rewards.mixture import Aggregate, Ensemble, ModelReward, Reward, Scale, Term, WeightedSum
 
@@ -81,7 +82,7 @@ class Sources:
                 max_retries=term.max_retries,
                 backoff_s=term.backoff_s,
                 batch_rows=term.batch_rows,
-                token=token_in(term.token_env),
+                token=token_in(term.token_env, "reward.terms.token_env"),
             )
         if place := function_place(source):
             return load_function(source, place)
