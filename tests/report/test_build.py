@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import math
 import re
@@ -123,8 +121,7 @@ def test_page_is_one_file_that_needs_no_network(run: Path) -> None:
     reader = read(run)
     assert not [value for name, value in reader.attributes if name in ("src", "href", "action")]
     assert "link" not in reader.tags
-    code = gzip.decompress(base64.b64decode(reader.scripts[0])).decode()
-    assert "plotly.js" in code[:200]
+    assert "plotly.js" in reader.scripts[0][:200]
     assert build(run).stat().st_size < MAX_PAGE_BYTES
 
 
