@@ -62,4 +62,6 @@ def read_progress(run: Path) -> dict[str, Any] | None:
         found = json.loads((run / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"stage", "done", "total", "note", "time", "eta_s"} <= set(found) else None
+    counts = ("done", "total")
+    whole = isinstance(found, dict) and {"stage", *counts, "note", "time", "eta_s"} <= set(found)
+    return found if whole and all(type(found[name]) is int for name in counts) and isinstance(found["time"], float) else None

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -211,16 +212,17 @@ PROBED_S = 1.0  # who only asks whether a run is held, as the dashboard does, ho
 
 def is_held(path: Path) -> bool:
     """Whether a process is working in this run directory now. Nothing is made there, and nothing kept waiting."""
-    if not (path / ".lock").exists():
+    if sys.platform == "win32":  # where nobody asks without taking it
         return False
-    lock = filelock.FileLock(path / ".lock")
+    import fcntl
+
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        with (path / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not keep each other out
+    except BlockingIOError:
         return True
-    except OSError:  # a folder of somebody else's: as far as can be told, nobody
+    except OSError:  # there is none, or it is somebody else's
         return False
-    lock.release()
     return False
 
 

@@ -22,4 +22,4 @@ def moody(policy: str, base: str, histories: Any, said: str, *_: Any) -> dict[st
         raise SourceError("smollm2: no such model")
     if said == "break":
         raise RuntimeError("secret detail")
-    return {"aligned": Answered(f"{said} by {os.getpid()}", True)}
+    return {"aligned": Answered(f"{said} by {os.getpid()}", True, "")}

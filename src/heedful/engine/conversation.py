@@ -42,6 +42,13 @@ class Conversation:
             else:
                 other, weigh = load_policy(compare, dtype=dtype, device=device)
                 self.speakers = {compare: (other, POLICY if POLICY in other.adapters else None, weigh)} | self.speakers
+        self.decode(temperature, max_new_tokens)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.histories: dict[str, list[Message]] = {}
+        self.reset()
+
+    def decode(self, temperature: float, max_new_tokens: int) -> None:
+        """How the next answers are drawn. Raises ConfigError where no message would fit beside so long an answer."""
         for loaded, _, _ in self.speakers.values():
             least = len(loaded.chat.prompt_ids([Message(role="user", content="")]))
             if loaded.max_tokens - max_new_tokens <= least:
@@ -51,9 +58,6 @@ class Conversation:
                     f"{max(1, loaded.max_tokens - least - 1)}"
                 )
         self.decoding = Decoding(temperature, 1.0, max_new_tokens)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.histories: dict[str, list[Message]] = {}
-        self.reset()
 
     def reset(self) -> None:
         """Forgets what was said."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.errors import StoreError
-from heedful.report.numbers import finite
+from heedful.report.numbers import finite, sound
 
 Rows = list[dict[str, Any]]
 
@@ -23,14 +23,14 @@ def read_answers(path: Path) -> Rows:
         if line:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt_id", "prompt", "text")):
                 raise StoreError(
                     f"{path}:{line_number}: expected a JSON object with prompt_id, prompt and text; "
                     "run 'heedful run --from evaluate' again"
                 )
-            rows.append(row)
+            rows.append(row | {key: sound(row[key]) for key in ("prompt_id", "prompt", "text")})
     return rows
 
 

@@ -57,7 +57,7 @@ def _dots(rows: list[tuple[str, dict[str, Any]]], unit: str) -> go.Figure:
     figure = styled(figure, unit, height=ROW * len(rows) + FRAME, show_legend=False)
     ends = [scale_of(name) * (row["difference"][key] or 0) for name, row in rows for key in ("estimate", "low", "high")]
     reach = 1.12 * max(map(abs, ends)) or 1.0  # 0 in the middle, so that sides compare
-    figure.update_xaxes(range=[-reach, reach], nticks=7)
+    figure.update_xaxes(range=[-reach, reach], nticks=5, tickangle=0)
     figure.update_yaxes(range=[-0.6, len(rows) - 0.4], showgrid=False)
     figure.update_layout(margin={"l": 112, "t": 6})
     return figure

@@ -8,7 +8,10 @@ from typing import Any, TypeGuard
 
 def finite(value: Any) -> TypeGuard[float]:
     """Whether there is a number to show or plot."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def number(value: Any, digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def configure(
     if https:
         os.environ[HTTPS] = "1"
     if runs:
-        os.environ[RUNS] = os.pathsep.join(map(str, runs))
+        os.environ[RUNS] = json.dumps([str(folder.resolve()) for folder in runs])
     os.environ["DJANGO_SETTINGS_MODULE"] = "heedful.web.settings"
     _set_up()
 

@@ -2,11 +2,12 @@
 
 HEEDFUL_LABEL_HOME: the folder of the database and the secret key. HEEDFUL_DATABASE_URL: another database than SQLite in it.
 HEEDFUL_LABEL_HOSTS: the names under which the page is reached, by commas. HEEDFUL_LABEL_HTTPS: 1 where it is served over TLS.
-HEEDFUL_RUNS: folders below which run directories are shown; none, and there are no pages of runs.
+HEEDFUL_RUNS: folders below which run directories are shown, as a list in JSON; none, and there are no pages of runs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,7 @@ from heedful.web.home import RUNS as RUNS_VARIABLE
 
 home = Path(os.environ.get(HOME, "labels"))
 https = os.environ.get(HTTPS) == "1"
-RUNS = [Path(folder) for folder in os.environ.get(RUNS_VARIABLE, "").split(os.pathsep) if folder]
+RUNS = [Path(folder) for folder in json.loads(os.environ.get(RUNS_VARIABLE) or "[]")]
 
 # Without the folder's own key (a check, a test) one for this process, so that there is no default to guess.
 SECRET_KEY = secret_path(home).read_text().strip() if secret_path(home).exists() else get_random_secret_key()

@@ -35,6 +35,7 @@ def offered() -> Iterator[None]:
     if chatting._answering is not None and chatting._answering.process is not None:
         chatting._answering.process.kill()
     chatting._answering = None
+    chatting._pending.clear()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def chat(runs: Path, admin: User) -> Chat:
 
 def answered(chat: Chat, said: str, base: str, aligned: str, *, finished: bool = True) -> Turn:
     turn = Turn.objects.create(chat=chat, number=chat.turns.count() + 1, said=said)
-    chatting._store(turn.pk, {"base": Answered(base, True), "aligned": Answered(aligned, finished)}, "")
+    chatting._store(turn.pk, {"base": Answered(base, True, "base"), "aligned": Answered(aligned, finished, "ppo-0-9")}, "")
     return turn
 
 
@@ -102,15 +103,35 @@ def test_one_question_at_a_time_and_none_that_is_empty(chat: Chat, boss: Client)
     shown = boss.post(f"/chat/{chat.pk}/say/", {"said": "First"}, follow=True).content.decode()
     assert "Answering ..." in shown
     assert json.loads(boss.get(f"/chat/{chat.pk}/pending/").content) == {"pending": True}
+    assert chat.turns.get().problem == ""
     assert "still being answered" in boss.post(f"/chat/{chat.pk}/say/", {"said": "Second"}, follow=True).content.decode()
     assert [turn.said for turn in chat.turns.all()] == ["First"]
 
 
+def test_lines_end_as_everywhere_and_nothing_is_cut(chat: Chat, boss: Client) -> None:
+    too_long = boss.post(f"/chat/{chat.pk}/say/", {"said": "x" * 8_001}, follow=True).content.decode()
+    assert "8001 characters; 8000 are the most" in too_long
+    assert not chat.turns.exists()
+    boss.post(f"/chat/{chat.pk}/say/", {"said": "one\r\ntwo"})
+    assert chat.turns.get().said == "one\ntwo"
+
+
+def test_a_turn_of_another_server_is_waited_for(chat: Chat, boss: Client) -> None:
+    turn = Turn.objects.create(chat=chat, number=1, said="Are you there?")
+    assert "Answering ..." in boss.get(f"/chat/{chat.pk}/").content.decode()
+    Turn.objects.filter(pk=turn.pk).update(asked_at=turn.asked_at - chatting.PATIENCE)
+    assert "The server was stopped" in boss.get(f"/chat/{chat.pk}/").content.decode()
+    chatting._store(turn.pk, {"base": Answered("Late.", True, "base")}, "")
+    assert "The server was stopped" not in boss.get(f"/chat/{chat.pk}/").content.decode()
+
+
 def test_a_turn_that_an_earlier_server_left_is_told(chat: Chat, boss: Client) -> None:
-    Turn.objects.create(chat=chat, number=1, said="Are you there?")
+    turn = Turn.objects.create(chat=chat, number=1, said="Are you there?")
+    chatting.offer(slow_answer.patient)  # a new server
     shown = boss.get(f"/chat/{chat.pk}/").content.decode()
     assert "The server was stopped before there was an answer" in shown
     assert "Answering ..." not in shown
+    assert turn.replies.count() == 0
     turn = answered(chat, "And now?", "Yes.", "Yes!")
     assert chatting.histories(Turn.objects.create(chat=chat, number=3, said="Good.")) == {
         "base": [("user", "And now?"), ("assistant", "Yes.")],
@@ -143,7 +164,7 @@ def test_a_question_without_an_answer_says_why(chat: Chat, boss: Client) -> None
 def test_an_answer_to_a_deleted_chat_is_dropped(chat: Chat, boss: Client) -> None:
     turn = Turn.objects.create(chat=chat, number=1, said="Hello?")
     assert "is deleted" in boss.post(f"/chat/{chat.pk}/delete/", follow=True).content.decode()
-    chatting._store(turn.pk, {"base": Answered("Hi.", True)}, "")
+    chatting._store(turn.pk, {"base": Answered("Hi.", True, "base")}, "")
     assert not Reply.objects.exists()
 
 

@@ -13,6 +13,7 @@ from labelled_project import PASSWORD
 
 from heedful.store import read_metrics, write_json, write_text
 from heedful.web.labelling.models import User
+from heedful.web.runs.answers import differing
 from heedful.web.runs.quantities import COMPARED, HACKING, LEARNING, SPEED
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -47,7 +48,7 @@ def test_the_list_says_where_runs_stand(runs: Path, boss: Client) -> None:
     run_folder.make(runs / "team" / "second", state="running")
     shown = boss.get("/runs/").content.decode()
     assert re.search(r'href="/runs/show/team/second/">team/second</a>.*?interrupted', shown, re.DOTALL)
-    assert re.search(r'href="/runs/show/first/">first</a>.*?done', shown, re.DOTALL)
+    assert re.search(r'href="/runs/show/first/">first</a>.*?unfinished', shown, re.DOTALL)
 
 
 def test_the_data_of_a_run_are_its_metrics(runs: Path, boss: Client) -> None:
@@ -79,11 +80,12 @@ def test_what_is_wrong_with_a_run_is_said(runs: Path, boss: Client) -> None:
     (run / "manifest.json").write_text("{")
     problems = data(boss)["problems"]
     assert problems == [
-        "metrics.jsonl, line 5: not a JSON object; what else stands in the file is shown.",
+        "metrics.jsonl, line 5: no row of metrics; what else stands in the file is shown.",
         "reward: 1 values are no finite numbers and are not drawn.",
         "manifest.json cannot be read: where this run stands cannot be told.",
-        "hacking.jsonl: 1: not a JSON object; drop the line",
+        "hacking.jsonl, line 1: not a row of this log; what else stands in it is shown.",
     ]
+    assert data(boss)["hacking"] == {"level": "unknown", "history": []}, "what cannot be read is no pass"
     shown = boss.get("/runs/show/first/").content.decode()
     assert "metrics.jsonl, line 5" in shown
 
@@ -114,7 +116,7 @@ def test_signs_and_answers_are_those_of_the_stage(runs: Path, boss: Client) -> N
     said = [{"steps": steps, "stage": "ppo", "prompt": "Why?", "text": f"{HOSTILE} {steps}"} for steps in (5, 10)]
     write_text(run / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in said))
     told = data(boss)
-    assert told["signs"] == [{"steps": 5, "signs": [sign]}]
+    assert told["hacking"] == {"level": "warn", "history": [{"steps": 5, "signs": [sign]}]}
     assert told["said"] == [{"steps": 10, "prompt": "Why?", "text": f"{HOSTILE} 10", "reward": None}]
 
 
@@ -142,6 +144,7 @@ def test_answers_are_searched_ordered_and_marked(runs: Path, boss: Client) -> No
     everything = shown()
     assert prompts(everything) == ["Is it hot?", "Who is there?", "And now?"]
     assert f"{shared} <mark>all day long.</mark>" in everything
+    assert everything.count("<mark>") == 5
     assert "reward <strong>0.20</strong>, toxicity <strong>0.750</strong>" in everything
     assert "reward <strong>-</strong>" in everything
     assert "(nothing)" in everything
@@ -156,6 +159,46 @@ def test_answers_are_searched_ordered_and_marked(runs: Path, boss: Client) -> No
     # Written anew: the page follows.
     run_folder.evaluated(run, before[:1], [run_folder.answer("a", "Is it hot?", "No longer than this.")])
     assert prompts(shown()) == ["Is it hot?"]
+
+
+def test_before_the_first_evaluation_nothing_is_called_sound(runs: Path, boss: Client) -> None:
+    run_folder.make(runs / "first", 5)
+    assert data(boss)["hacking"] == {"level": "not evaluated yet", "history": []}
+    run_folder.append(runs / "first", [run_folder.row(9)])
+    assert data(boss)["hacking"] == {"level": "ok", "history": []}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "marked"),
+    [
+        ("Yes.", "Yes.", ([], [])),
+        ("", "", ([], [])),
+        ("the sun is up", "the moon is up", (["sun "], ["moon "])),
+        ("a b c", "", (["a b c"], [])),
+    ],
+)
+def test_what_only_one_says_is_marked(first: str, second: str, marked: tuple[list[str], list[str]]) -> None:
+    sides = differing(first, second)
+    assert tuple("".join(piece.text for piece in side) for side in sides) == (first, second)
+    found = tuple([piece.text.strip() for piece in side if not piece.shared] for side in sides)
+    assert found == tuple([text.strip() for text in side] for side in marked)
+
+
+def test_odd_records_do_not_take_a_page_down(runs: Path, boss: Client) -> None:
+    run = run_folder.make(runs / "first", 3)
+    sign = {"name": "gold", "level": "warn", "said": "half \ud800", "p": float("nan")}
+    write_text(run / "hacking.jsonl", json.dumps({"steps": 3, "stage": "ppo", "signs": [sign, 3]}) + "\n")
+    rows = [{"steps": 3, "stage": "ppo", "prompt": "Why?", "text": "\ud800", "reward": reward} for reward in (True, 10**400)]
+    write_text(run / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    answers = [run_folder.answer("a", "Why?", "\ud800 x", tags=None, reward=10**400)]
+    run_folder.evaluated(run, answers, answers)
+    manifest = '{"stages": {"ppo": {"state": "done", "seconds": 1e400}}}'
+    (run / "manifest.json").write_text(manifest)
+    told = data(boss)
+    assert [row["reward"] for row in told["said"]] == [None, None]  # type: ignore[attr-defined]
+    assert told["standing"]["stages"][0]["seconds"] is None  # type: ignore[index]
+    for page in PAGES[:2] + PAGES[3:4]:
+        assert boss.get(page).status_code == 200
 
 
 def test_many_answers_have_pages_that_keep_the_search(runs: Path, boss: Client) -> None:
@@ -192,6 +235,11 @@ def test_runs_side_by_side_show_in_what_they_differ(runs: Path, boss: Client) ->
     assert "ppo.max_steps" not in shown
     assert "0.100 to 0.300" in shown
     assert "+0.200 [+0.100, +0.300]" in shown
+    for name in ("third", "fourth"):
+        run = run_folder.make(runs / name, 0)
+        run_folder.append(run, [{"step": step, "stage": "dpo", "time": 1.0, "margin": 0.5, name: 1.0} for step in range(3)])
+    other = boss.get("/runs/compare/?run=third&run=fourth").content.decode()
+    assert re.findall('data-curves="(.*?)"', other) == ["margin"]
     assert "Choose two runs or more" in boss.get("/runs/compare/?run=first").content.decode()
 
 

@@ -127,3 +127,60 @@ def test_speed_is_tokens_over_the_time_between_rows(tmp_path: Path) -> None:
         assert list(speed.steps) == [1, 2, 3]
         assert np.allclose(speed.values, [160.0, 80.0, 64.0])
         assert step_seconds(stage) == pytest.approx(3.0)
+
+
+def test_a_step_that_stands_twice_is_drawn_once(tmp_path: Path) -> None:
+    run = run_folder.make(tmp_path / "run", 5)
+    run_folder.append(run, [run_folder.row(step, reward=9.0) for step in range(3)])
+    found = curve(run, "reward")
+    assert found["steps"] == [1, 2, 3, 4, 5]
+    assert found["values"][:3] == [9.0, 9.0, 9.0]
+    with reading(run) as series:
+        assert series.stage("ppo").num_again == 1
+
+
+def test_files_that_take_turns_are_told_apart(tmp_path: Path) -> None:
+    """Replaced twice between two looks, the file may have its old inode and be longer."""
+    run = run_folder.make(tmp_path / "run", 4)
+    curve(run, "reward")
+    with reading(run) as series:
+        first = series.version
+    text = "".join(json.dumps(run_folder.row(step, reward=7.0, time=1.5 * step)) + "\n" for step in range(9))
+    with (run / "metrics.jsonl").open("r+") as file:  # the same inode
+        file.write(text)
+    assert curve(run, "reward")["values"] == [7.0] * 9
+    with reading(run) as series:
+        assert series.version != first
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ['{"step": 9223372036854775808, "stage": "ppo"}', '{"step": true, "stage": "ppo"}', '{"step": -1, "stage": "ppo"}', "[]"],
+)
+def test_a_row_without_a_step_is_named(tmp_path: Path, odd: str) -> None:
+    run = run_folder.make(tmp_path / "run", 1)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(odd + "\n")
+    run_folder.append(run, [run_folder.row(1)])
+    with reading(run) as series:
+        assert series.broken == 2
+        assert list(series.stage("ppo").steps) == [0, 1]
+
+
+def test_values_that_are_no_numbers_do_not_hinder_the_others(tmp_path: Path) -> None:
+    run = run_folder.make(tmp_path / "run", 1)
+    line = json.dumps(run_folder.row(1)).replace('"entropy": ', '"entropy": [1, 2], "huge": 1' + "0" * 400 + ', "was": ')
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(line.replace('"time": 1000002.0', '"time": [1]') + "\n")
+    run_folder.append(run, [run_folder.row(2)])
+    assert curve(run, "reward")["steps"] == [1, 2, 3]
+    assert curve(run, "entropy")["num_broken"] == 1
+    assert curve(run, "huge")["num_broken"] == 1
+    with reading(run) as series:
+        assert len(series.stage("ppo").times) == 3
+
+
+def test_a_folder_in_the_place_of_the_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with reading(tmp_path) as series:
+        assert "cannot be read" in series.problem

@@ -52,7 +52,11 @@ class Answering:
                     ours = self._begin()
                 ours.send(arguments)
                 answers, problem = ours.recv()
-            except (EOFError, OSError):
+            except Exception as error:  # whatever it is, the thread goes on
+                if not isinstance(error, EOFError | OSError):
+                    log.exception("a question was not answered")
+                if self.process is not None:
+                    self.process.kill()
                 ours, answers, problem = None, None, ENDED
             try:
                 done(answers, problem)
@@ -62,8 +66,9 @@ class Answering:
     def _begin(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # a fresh interpreter and no fork: this process has threads
         ours, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_serve, args=(self.answer, theirs), daemon=True)
-        self.process.start()
+        process = spawn.Process(target=_serve, args=(self.answer, theirs), daemon=True)
+        process.start()
+        self.process = process
         theirs.close()
         return ours
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from heedful.report.answers import Rows, paired, read_answers
-from heedful.report.numbers import finite
-from heedful.web.labelling.shared_text import Piece, pieces
+from heedful.report.numbers import finite, sound
+from heedful.web.labelling.shared_text import Piece
 
 ORDERS = {
     "prompt": "as in the file",
@@ -18,7 +21,8 @@ ORDERS = {
     "best": "largest gain of reward first",
     "toxic": "most toxic answer first",
 }
-SHOWN = ("reward", "toxicity", "rubric", "length")
+SHOWN = ("reward", "toxicity", "length")
+MOST_WORDS = 1_500  # that are compared: the time grows with their product
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,29 @@ def tags_of(run: Path) -> list[str]:
 
 
 def shown(row: dict[str, Any]) -> Pair:
-    first, second = pieces([row["before"]["text"], row["after"]["text"]])
+    first, second = differing(row["before"]["text"], row["after"]["text"])
     sides = [
         Side(cut, {name: _number(own.get(name)) for name in SHOWN})
         for cut, own in ((first, row["before"]), (second, row["after"]))
     ]
     return Pair(row["after"]["prompt"], _tags(row), row["sample"], sides[0], sides[1], row["change"])
+
+
+def differing(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
+    """Two texts, each cut where it begins or ceases to say what the other one says too, word by word and in the same order."""
+    words = [re.findall(r"\S+\s*|\s+", text) for text in (first, second)]
+    bare = [[word.strip() for word in side[:MOST_WORDS]] for side in words]
+    matched = SequenceMatcher(None, bare[0], bare[1], autojunk=False)
+    shared: list[set[int]] = [set(), set()]
+    for block in matched.get_matching_blocks():
+        for side, start in ((0, block.a), (1, block.b)):
+            shared[side] |= set(range(start, start + block.size))
+    return _cut(words[0], shared[0]), _cut(words[1], shared[1])
+
+
+def _cut(words: list[str], shared: set[int]) -> list[Piece]:
+    runs = groupby(enumerate(words), lambda one: one[0] in shared)
+    return [Piece("".join(word for _, word in run), alike) for alike, run in runs]
 
 
 def _rows(run: Path) -> Rows:
@@ -92,7 +113,8 @@ def _paired(before: tuple[Path, int, int], after: tuple[Path, int, int]) -> Rows
 
 
 def _tags(row: dict[str, Any]) -> list[str]:
-    return [str(tag) for tag in row["after"].get("tags", [])]
+    tags = row["after"].get("tags")
+    return [sound(str(tag)) for tag in tags] if isinstance(tags, list) else []
 
 
 def _number(value: object) -> float | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from heedful.records import Completion, Message, Prompt, Sampling, Vote
 from heedful.web.labelling.models import User
@@ -20,18 +22,20 @@ from heedful.web.runs.models import Chat, Reply, Side, Thumb, Turn
 
 MOST_SAID = 8_000  # characters of a message
 MOST_TURNS = 200
+PATIENCE = timedelta(minutes=10)
 LOST = "The server was stopped before there was an answer. Say it again."
 
 # policy, base, histories by side, message, temperature, max_new_tokens, seed -> replies by side with text and finished
 _answering: Answering | None = None
+_since = datetime.min.replace(tzinfo=UTC)  # when this server began to answer
 _pending: set[int] = set()  # turns that this server is answering
 _lock = threading.Lock()
 
 
 def offer(answer: Callable[..., dict[str, Any]]) -> None:
     """Who answers: a function that a fresh process can import."""
-    global _answering
-    _answering = Answering(answer)
+    global _answering, _since
+    _answering, _since = Answering(answer), timezone.now()
 
 
 def offered() -> bool:
@@ -40,15 +44,19 @@ def offered() -> bool:
 
 def policy_in(run: Path) -> tuple[Path, str] | None:
     """The newest policy of a run and the source of its base; None where nothing is saved yet."""
-    found = [folder for folder in run.glob("*/policy") if (folder / "heedful.json").is_file()]
-    if not found:
+    newest: tuple[float, Path] | None = None
+    for folder in run.glob("*/policy"):
+        try:
+            saved = (folder / "heedful.json").stat().st_mtime
+        except OSError:  # not one of ours, or being replaced
+            continue
+        newest = max(newest or (saved, folder), (saved, folder))
+    if newest is None:
         return None
-    newest = max(found, key=lambda folder: (folder / "heedful.json").stat().st_mtime)
     try:
-        base = json.loads((newest / "heedful.json").read_text(encoding="utf-8"))["base"]
+        return newest[1], str(json.loads((newest[1] / "heedful.json").read_text(encoding="utf-8"))["base"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return newest, str(base)
 
 
 def begin(owner: User, run: Found, *, temperature: float, max_new_tokens: int) -> Chat | None:
@@ -70,10 +78,10 @@ def say(chat: Chat, said: str) -> Turn | None:
         if waiting(chat) or chat.turns.count() >= MOST_TURNS:
             return None
         last = chat.turns.aggregate(last=Max("number"))["last"]
-        turn = Turn.objects.create(chat=chat, number=(last or 0) + 1, said=said[:MOST_SAID])
-    with _lock:
-        _pending.add(turn.pk)
-    asked = (chat.folder, chat.base, histories(turn), turn.said, chat.temperature, chat.max_new_tokens, turn.pk)
+        turn = Turn.objects.create(chat=chat, number=(last or 0) + 1, said=said)
+        asked = (chat.folder, chat.base, histories(turn), said, chat.temperature, chat.max_new_tokens, turn.pk)
+        with _lock:  # before others can see the turn
+            _pending.add(turn.pk)
     _answering.ask(asked, partial(_store, turn.pk))
     return turn
 
@@ -93,8 +101,9 @@ def waiting(chat: Chat) -> Turn | None:
         with _lock:
             if turn.pk in _pending:
                 return turn
-        if not turn.replies.exists():  # it may have been answered since
-            Turn.objects.filter(pk=turn.pk, problem="").update(problem=LOST)
+        if timezone.now() - turn.asked_at < PATIENCE and turn.asked_at > _since:
+            return turn  # another server on this database may be at it
+        Turn.objects.filter(pk=turn.pk, problem="", replies=None).update(problem=LOST)
     return None
 
 
@@ -102,28 +111,17 @@ def _store(turn: int, replies: dict[str, Any] | None, problem: str) -> None:
     """replies: None where there is a problem. On a thread of its own, which needs no connection to the database any more."""
     try:
         with transaction.atomic():
-            if replies is None:
-                Turn.objects.filter(pk=turn).update(problem=problem)
-                return
-            chat = Chat.objects.get(turns=turn)
-            version = _version(Path(chat.folder))
-            for side, reply in replies.items():
-                told = version if side == Side.ALIGNED else "base"
-                Reply.objects.create(turn_id=turn, side=side, text=reply.text, finished=reply.finished, version=told)
-    except (Chat.DoesNotExist, IntegrityError):
-        pass  # deleted meanwhile
+            if not Turn.objects.filter(pk=turn).update(problem=problem):
+                return  # deleted meanwhile
+            for side, reply in (replies or {}).items():
+                Reply.objects.create(turn_id=turn, side=side, text=reply.text, finished=reply.finished, version=reply.version)
+    except IntegrityError:
+        pass  # deleted just now
     finally:
         with _lock:
             _pending.discard(turn)
         if threading.current_thread() is not threading.main_thread():
             connection.close()
-
-
-def _version(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "heedful.json").read_text(encoding="utf-8")).get("policy_version", ""))
-    except (OSError, ValueError):
-        return ""
 
 
 def vote(reply: Reply, labeler: User, value: int) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from heedful.config import Config
-from heedful.errors import StoreError
-from heedful.store import read_rows
-from heedful.web.runs.quantities import SPEED
+from heedful.report.numbers import finite, sound
+from heedful.web.runs.quantities import EVALUATED, SPEED
 from heedful.web.runs.series import Series, reading, step_seconds, thinned, tokens_per_second
 from heedful.web.runs.standing import config_of, standing
 
@@ -28,31 +28,39 @@ def stage_names(run: Path) -> list[str]:
 def columns_of(run: Path, stage: str) -> set[str]:
     config = config_of(run)
     with reading(run) as series:
-        found = set(series.stage(stage).columns)
-    return found | ({SPEED} if "length" in found and _episodes(config, stage) else set())
+        return _names(series, stage, _episodes(config, stage))
 
 
 def look(run: Path, stage: str, *, seen: str = "", curves: Collection[str] | None = None) -> dict[str, Any]:
-    """standing, stages, version, signs, said, problems; and curves, unless `seen` is the version of which the page has them.
+    """standing, stages, columns, version, hacking, said, problems; and curves, unless `seen` is the version of which the page
+    has them.
 
     curves: the names of those that are wanted; None for all.
     """
     config = config_of(run)
+    episodes = _episodes(config, stage)
     problems: list[str] = []
     found: dict[str, Any] = {"standing": asdict(standing(run, config))}
     with reading(run) as series:
-        found["version"] = series.version
-        found["stages"] = list(series.stages)
-        found["step_s"] = step_seconds(series.stage(stage))
+        own = series.stage(stage)
+        found |= {"version": series.version, "stages": list(series.stages), "columns": sorted(_names(series, stage, episodes))}
+        found["step_s"] = step_seconds(own)
         if series.version != seen:
-            found["curves"] = _curves(series, stage, _episodes(config, stage), curves)
+            found["curves"] = _curves(series, stage, episodes, curves)
+        if series.problem:
+            problems.append(series.problem)
         if series.broken:
-            problems.append(f"metrics.jsonl, line {series.broken}: not a JSON object; what else stands in the file is shown.")
-        broken = {name: column.num_broken for name, column in series.stage(stage).columns.items() if column.num_broken}
+            problems.append(f"metrics.jsonl, line {series.broken}: no row of metrics; what else stands in the file is shown.")
+        if own.num_again:
+            problems.append(
+                "metrics.jsonl holds steps twice, as when two runs share a folder; of each the later line is shown."
+            )
+        broken = {name: column.num_broken for name, column in own.columns.items() if column.num_broken}
+        evaluated = bool(EVALUATED & set(own.columns))
     problems += [f"{name}: {count} values are no finite numbers and are not drawn." for name, count in broken.items()]
     if found["standing"]["state"] == "broken":
         problems.append("manifest.json cannot be read: where this run stands cannot be told.")
-    found["signs"] = _signs(run, stage, problems)
+    found["hacking"] = _hacking(run, stage, evaluated, problems)
     found["said"] = _said(run, stage, problems)
     found["problems"] = problems
     target = getattr(getattr(config, stage, None), "kl_target", 0.0) if config else 0.0
@@ -64,6 +72,11 @@ def _episodes(config: Config | None, stage: str) -> int:
     return int(getattr(getattr(config, stage, None), "episodes", 0)) if config else 0
 
 
+def _names(series: Series, stage: str, episodes: int) -> set[str]:
+    found = set(series.stage(stage).columns)
+    return found | ({SPEED} if episodes and "length" in found else set())
+
+
 def _curves(series: Series, stage: str, episodes: int, wanted: Collection[str] | None) -> dict[str, Any]:
     own = series.stage(stage)
     columns = dict(own.columns)
@@ -72,33 +85,66 @@ def _curves(series: Series, stage: str, episodes: int, wanted: Collection[str] |
     return {name: thinned(column) for name, column in columns.items() if wanted is None or name in wanted}
 
 
-def _signs(run: Path, stage: str, problems: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"steps": row["steps"], "signs": row["signs"]}
-        for row in _log(run / "hacking.jsonl", stage, problems)
-        if isinstance(row.get("signs"), list)
-    ][-NUM_SIGNS:]
+def _hacking(run: Path, stage: str, evaluated: bool, problems: list[str]) -> dict[str, Any]:
+    """level: of the last evaluation; "unknown" where its signs cannot be read, "not evaluated yet" before the first one.
+
+    history: signs after each evaluation, the last NUM_SIGNS of them.
+    """
+    rows, whole = _log(run / "hacking.jsonl", stage, problems)
+    history = [{"steps": row["steps"], "signs": _signs(row.get("signs"))} for row in rows][-NUM_SIGNS:]
+    last = [sign["level"] for sign in history[-1]["signs"]] if history else []
+    level = "stop" if "stop" in last else "warn" if last else "ok"
+    if not whole:
+        level = "unknown"
+    elif not (evaluated or history):
+        level = "not evaluated yet"
+    return {"level": level, "history": history}
+
+
+def _signs(signs: object) -> list[dict[str, str]]:
+    found = [sign for sign in signs if isinstance(sign, dict)] if isinstance(signs, list) else []
+    return [{name: sound(str(sign.get(name, ""))) for name in ("name", "level", "said")} for sign in found]
 
 
 def _said(run: Path, stage: str, problems: list[str]) -> list[dict[str, Any]]:
     """The latest answers to the prompts that are heard, at most NUM_SAID."""
-    rows = _log(run / "samples.jsonl", stage, problems)
+    rows, _ = _log(run / "samples.jsonl", stage, problems)
     latest = [row for row in rows if row["steps"] == rows[-1]["steps"]][:NUM_SAID]
     return [
         {
             "steps": row["steps"],
-            "prompt": str(row.get("prompt")),
-            "text": str(row.get("text")),
-            "reward": reward if isinstance(reward := row.get("reward"), int | float) and math.isfinite(reward) else None,
+            "prompt": sound(str(row.get("prompt"))),
+            "text": sound(str(row.get("text"))),
+            "reward": reward if finite(reward := row.get("reward")) else None,
         }
         for row in latest
     ]
 
 
-def _log(path: Path, stage: str, problems: list[str]) -> list[dict[str, Any]]:
+def _log(path: Path, stage: str, problems: list[str]) -> tuple[list[dict[str, Any]], bool]:
+    """The stage's rows, and whether all could be read; a last line that is not whole yet is no fault."""
     try:
-        rows = read_rows(path)
-    except (StoreError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name}: {str(error).removeprefix(f'{path}:')}")
-        return []
-    return [row for row in rows if row.get("stage") == stage and isinstance(row.get("steps"), int)]
+        told = path.stat()
+    except OSError:
+        return [], True
+    rows, broken = _rows(path, told.st_mtime_ns, told.st_size)
+    if broken:
+        problems.append(f"{path.name}, line {broken}: not a row of this log; what else stands in it is shown.")
+    return [row for row in rows if row.get("stage") == stage], not broken
+
+
+@lru_cache(maxsize=16)
+def _rows(path: Path, mtime_ns: int, size: int) -> tuple[list[dict[str, Any]], int]:
+    """Rows of a log, and the first line that is none; by time and size, so that it is read anew when it has grown."""
+    rows, broken = [], 0
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line else None
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and type(row.get("steps")) is int:
+            rows.append(row)
+        elif line and number < len(lines):
+            broken = broken or number
+    return rows, broken

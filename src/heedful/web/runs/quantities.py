@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from heedful.evaluation.limits import Limits
@@ -67,6 +69,10 @@ COMPARED = (
 
 
 METHODS = ("ppo", "rloo", "grpo")  # stages that optimise a policy
+EVALUATED = {name for plot in HACKING for name in plot.curves} - {
+    "reward_length_correlation",
+    "repeated",
+}  # of evaluations alone
 
 
 def plots_of(stage: str, columns: set[str]) -> dict[str, list[Plot]]:
@@ -74,7 +80,19 @@ def plots_of(stage: str, columns: set[str]) -> dict[str, list[Plot]]:
     when its first value comes. What belongs to none of them is in rest, or of another stage in learning.
     """
     if stage not in METHODS:
-        return {"learning": [Plot(name, "", (name,)) for name in sorted(columns)], "hacking": [], "rest": []}
+        return {"learning": _each(columns), "hacking": [], "rest": []}
     drawn = {name for plot in (*LEARNING, *HACKING) for name in plot.curves} | {"hacking_level"}
-    rest = [Plot(name, "", (name,)) for name in sorted(columns - drawn)]
-    return {"learning": list(LEARNING), "hacking": list(HACKING), "rest": rest}
+    return {"learning": list(LEARNING), "hacking": list(HACKING), "rest": _each(columns - drawn)}
+
+
+def compared_plots(columns: Sequence[set[str]]) -> list[Plot]:
+    """For runs with these metrics: what is compared of policies; where there is none, what two have in common."""
+    found = [plot for plot in COMPARED if sum(bool(set(plot.curves) & own) for own in columns)]
+    if found:
+        return found
+    counts = Counter(name for own in columns for name in own)
+    return _each({name for name, count in counts.items() if count > 1 or len(columns) == 1})
+
+
+def _each(names: set[str]) -> list[Plot]:
+    return [Plot(name, "", (name,)) for name in sorted(names)]

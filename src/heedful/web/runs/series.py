@@ -7,14 +7,13 @@ point of the file.
 from __future__ import annotations
 
 import math
-import os
 import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from heedful.report.numbers import finite
 from heedful.report.thinning import kept
 
 MOST_POINTS = 400  # of a curve on a screen
 KEPT_RUNS = 16  # whose columns stay in memory
+TAIL = 256  # bytes by which a file is known again
+HIGHEST = 2**53  # steps beyond are none
 RECENT = 20  # steps that tell how long one takes
+
+
+_numbers_of_series = count()
 
 
 @dataclass
@@ -40,8 +45,9 @@ class Column:
 
 @dataclass
 class Stage:
-    """Columns by metric, and when each step was written."""
+    """Columns by metric, and when each step was written. num_again: steps that are not above the one before them."""
 
+    num_again: int = 0
     columns: dict[str, Column] = field(default_factory=dict)
     steps: array[int] = field(default_factory=lambda: array("q"))
     times: array[float] = field(default_factory=lambda: array("d"))
@@ -49,18 +55,23 @@ class Stage:
 
 @dataclass
 class Series:
-    """What was read of a file. place: bytes read. broken: the line that is no JSON object though others follow it, or 0."""
+    """What was read of a file. place: bytes read, `tail` the last of them: what is there still if it is the same file.
 
-    inode: int = 0
+    broken: the line that is no row of metrics though others follow it, or 0. problem: why the file could not be read.
+    """
+
+    number: int = field(default_factory=lambda: next(_numbers_of_series))
     place: int = 0
+    tail: bytes = b""
     num_lines: int = 0
     broken: int = 0
+    problem: str = ""
     stages: dict[str, Stage] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
         """Another one whenever there is something new to show."""
-        return f"{self.inode}-{self.place}"
+        return f"{self.number}-{self.place}"
 
     def stage(self, name: str) -> Stage:
         return self.stages.get(name, Stage())
@@ -68,7 +79,10 @@ class Series:
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of one stage, in their order. Whole columns at a time: a long run has hundreds of thousands of numbers."""
         stage = self.stages.setdefault(str(rows[0].get("stage")), Stage())
-        stage.steps.extend(row["step"] for row in rows)
+        steps = np.array([row["step"] for row in rows], dtype=np.int64)
+        earlier = [stage.steps[-1]] if stage.steps else []
+        stage.num_again += int((np.diff(np.concatenate([earlier, steps])) <= 0).sum())
+        stage.steps.frombytes(steps.tobytes())
         stage.times.frombytes(_numbers([row.get("time") for row in rows]).tobytes())
         for name in dict.fromkeys(chain.from_iterable(rows)):
             if name in ("step", "stage", "time"):
@@ -84,10 +98,9 @@ class Series:
 
 def _numbers(values: Sequence[object]) -> NDArray[np.float64]:
     """NaN for what is none."""
-    try:
-        return np.array(values, dtype=np.float64)  # None is NaN
-    except (ValueError, TypeError):  # a text, a list
-        return np.array([value if isinstance(value, int | float) else math.nan for value in values], dtype=np.float64)
+    if all(type(value) is float for value in values):
+        return np.array(values, dtype=np.float64)
+    return np.array([float(value) if finite(value) else math.nan for value in values], dtype=np.float64)
 
 
 _known: OrderedDict[Path, Series] = OrderedDict()
@@ -101,16 +114,18 @@ def reading(run: Path) -> Iterator[Series]:
     """
     path = run / "metrics.jsonl"
     with _lock:
-        series = _known.pop(path, Series())
+        series = _known.pop(path, None) or Series()
         try:
             with path.open("rb") as file:
-                told = os.fstat(file.fileno())
-                if told.st_ino != series.inode or told.st_size < series.place:
-                    series = Series(inode=told.st_ino)
-                file.seek(series.place)
-                _take(series, file.read(told.st_size - series.place))
+                file.seek(series.place - len(series.tail))
+                if file.read(len(series.tail)) != series.tail:
+                    series = Series()
+                    file.seek(0)
+                _take(series, file.read())
         except FileNotFoundError:
             series = Series()
+        except OSError as error:
+            series = Series(problem=f"metrics.jsonl cannot be read: {error.strerror}.")
         _known[path] = series
         while len(_known) > KEPT_RUNS:
             _known.popitem(last=False)
@@ -120,6 +135,7 @@ def reading(run: Path) -> Iterator[Series]:
 def _take(series: Series, new: bytes) -> None:
     whole = new[: new.rfind(b"\n") + 1]
     series.place += len(whole)
+    series.tail = (series.tail + whole[-TAIL:])[-TAIL:]
     rows = []
     for line in whole.split(b"\n")[:-1]:
         series.num_lines += 1
@@ -127,7 +143,7 @@ def _take(series: Series, new: bytes) -> None:
             row = from_json(line)
         except ValueError:
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and type(step := row.get("step")) is int and 0 <= step < HIGHEST:
             rows.append(row)
         elif line.strip():
             series.broken = series.broken or series.num_lines
@@ -138,6 +154,9 @@ def _take(series: Series, new: bytes) -> None:
 def thinned(column: Column, most: int = MOST_POINTS) -> dict[str, Any]:
     """For a plot: `steps`, counted from 1, and `values`, at most `most` of each; `num`, how many there are; `num_broken`."""
     steps, values = np.array(column.steps, dtype=np.int64), np.array(column.values, dtype=np.float64)
+    if (np.diff(steps) <= 0).any():  # written twice: the later line counts
+        steps, last = np.unique(steps[::-1], return_index=True)
+        values = values[::-1][last]
     places = kept(values, most)
     return {
         "steps": (steps[places] + 1).tolist(),

@@ -10,13 +10,15 @@ from typing import Any
 from heedful.config import Config, load
 from heedful.errors import ConfigError
 from heedful.progress import read_progress
+from heedful.report.numbers import finite
 from heedful.stages import all_stages
 from heedful.store import is_held
 
 
 @dataclass(frozen=True)
 class Standing:
-    """state: running, done, interrupted, or broken where manifest.json cannot be read. stage: the one at work, or the last.
+    """state: running; interrupted in a stage; unfinished, where stages of the flow are still to come; done; or broken where
+    manifest.json cannot be read. stage: the one at work, or the last.
 
     done, total, note, eta_s: of that stage, as the run itself tells; None where it does not. stages: name, state, seconds.
     """
@@ -34,7 +36,7 @@ def manifest_of(run: Path) -> dict[str, Any] | None:
     """The manifest; None where it cannot be read."""
     try:
         found = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     stages = found.get("stages") if isinstance(found, dict) else None
     whole = isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values())
@@ -45,7 +47,7 @@ def config_of(run: Path) -> Config | None:
     """The run's settings; None where there are none, or those of another version of heedful."""
     try:
         return load(run / "heedful.toml")
-    except ConfigError:
+    except (ConfigError, RecursionError):
         return None
 
 
@@ -58,14 +60,28 @@ def standing(run: Path, config: Config | None) -> Standing:
     known = all_stages(config) if config else []
     order = [name for name in known if name in entries] + [name for name in entries if name not in known]
     stages = tuple(
-        {"name": name, "state": str(entries[name].get("state", "")), "seconds": entries[name].get("seconds")} for name in order
+        {"name": name, "state": str(entries[name].get("state", "")), "seconds": _seconds(entries[name])} for name in order
     )
     unfinished = [stage["name"] for stage in stages if stage["state"] != "done"]
     held = is_held(run)
-    state = "running" if held else "interrupted" if unfinished else "done"
+    whole_flow = bool({"sample", "label", "consensus", "reward"} & set(entries)) and bool(known)
+    to_come = whole_flow and "report" not in entries
+    state = "running" if held else "interrupted" if unfinished else "unfinished" if to_come or not entries else "done"
     stage = unfinished[0] if unfinished else order[-1] if order else ""
     told = read_progress(run)
-    if told is None or told["total"] == 0 or (state == "done"):
+    if told is None or state == "done" or not told["total"] or _is_older(told, run):
         return Standing(state, stage, stages=stages)
-    eta_s = told["eta_s"] if held else None
-    return Standing(state, told["stage"], told["done"], told["total"], str(told["note"]), eta_s, stages)
+    eta_s = told["eta_s"] if held and finite(told["eta_s"]) else None
+    return Standing(state, str(told["stage"]), told["done"], told["total"], str(told["note"]), eta_s, stages)
+
+
+def _seconds(entry: dict[str, Any]) -> float | None:
+    return seconds if finite(seconds := entry.get("seconds")) else None
+
+
+def _is_older(told: dict[str, Any], run: Path) -> bool:
+    """Whether a process before this one told it: the manifest is written when a stage begins or goes on."""
+    try:
+        return bool(told["time"] < (run / "manifest.json").stat().st_mtime - 1)
+    except OSError:
+        return True

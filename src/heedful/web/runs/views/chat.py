@@ -10,6 +10,7 @@ from uuid import UUID
 from django import forms
 from django.conf import settings
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
@@ -21,7 +22,7 @@ from heedful.web.runs import chatting
 from heedful.web.runs.catalogue import find_run, find_runs
 from heedful.web.runs.models import Chat, Reply
 
-LATEST = 20  # chats that are listed
+A_PAGE = 20  # chats
 
 
 class BeginForm(forms.Form):
@@ -41,7 +42,7 @@ class BeginForm(forms.Form):
 def chats(request: HttpRequest) -> HttpResponse:
     if not chatting.offered():
         raise Http404("this server answers no chat; 'heedful serve' does")
-    names = [run.name for run in find_runs(settings.RUNS) if chatting.policy_in(run.path) is not None]
+    names = [run.name for run in find_runs(settings.RUNS).runs if chatting.policy_in(run.path) is not None]
     wanted = request.GET.get("run", "")
     form = BeginForm(request.POST or None, runs=names, initial={"run": wanted if wanted in names else ""})
     if request.method == "POST" and form.is_valid():
@@ -52,8 +53,8 @@ def chats(request: HttpRequest) -> HttpResponse:
         if begun is not None:
             return redirect("chat", chat=begun.pk)
         form.add_error("run", "This run has no policy any more.")
-    latest = user_of(request).chats.order_by("-started_at")[:LATEST]
-    return render(request, "runs/chats.html", {"form": form, "names": names, "latest": latest})
+    page = Paginator(user_of(request).chats.order_by("-started_at"), A_PAGE).get_page(request.GET.get("page"))
+    return render(request, "runs/chats.html", {"form": form, "names": names, "page": page})
 
 
 def _own(request: HttpRequest, chat: UUID) -> Chat:
@@ -100,11 +101,13 @@ def _turns(request: HttpRequest, found: Chat) -> dict[str, Any]:
 @require_POST
 def say(request: HttpRequest, chat: UUID) -> HttpResponse:
     found = _own(request, chat)
-    said = request.POST.get("said", "").strip()
+    said = request.POST.get("said", "").replace("\r\n", "\n").strip()  # a browser's lines end otherwise
     if not chatting.offered():
         messages.error(request, "This server answers no chat; 'heedful serve' does.")
     elif not said or "\0" in said:
         messages.error(request, "There is nothing in the message.")
+    elif len(said) > chatting.MOST_SAID:
+        messages.error(request, f"The message has {len(said)} characters; {chatting.MOST_SAID} are the most.")
     elif chatting.say(found, said) is None:
         messages.error(request, "The message before is still being answered, or this chat is full: begin another one.")
     return redirect("chat", chat=found.pk)

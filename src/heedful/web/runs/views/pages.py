@@ -17,7 +17,7 @@ from heedful.errors import StoreError
 from heedful.web.labelling.views.rights import admin_only
 from heedful.web.runs import answers, compared, live
 from heedful.web.runs.catalogue import Found, find_run, find_runs
-from heedful.web.runs.quantities import COMPARED, plots_of
+from heedful.web.runs.quantities import compared_plots, plots_of
 from heedful.web.runs.standing import config_of, standing
 from heedful.web.runs.views.policies import boxed, drawn_by_plotly
 
@@ -36,7 +36,8 @@ def run_or_404(name: str) -> Found:
 @require_GET
 def listing(request: HttpRequest) -> HttpResponse:
     rows: list[dict[str, Any]] = []
-    for run in find_runs(settings.RUNS):
+    found = find_runs(settings.RUNS)
+    for run in found.runs:
         config = config_of(run.path)
         rows.append(
             {
@@ -47,7 +48,7 @@ def listing(request: HttpRequest) -> HttpResponse:
             }
         )
     rows.sort(key=lambda row: (row["standing"].state != "running", -_begun(row["run"])))
-    return render(request, "runs/listing.html", {"rows": rows, "most": MOST_COMPARED})
+    return render(request, "runs/listing.html", {"rows": rows, "most": MOST_COMPARED, "found": found})
 
 
 def _begun(run: Found) -> float:
@@ -110,7 +111,7 @@ def answers_page(request: HttpRequest, name: str) -> HttpResponse:
             "count": len(rows),
             "page": page,
             "pairs": [answers.shown(row) for row in page],
-            "measured": (found.path / "evaluate" / "after.jsonl").exists(),
+            "measured": all((found.path / "evaluate" / f"{side}.jsonl").exists() for side in ("before", "after")),
         }
     except StoreError as error:
         shown["problem"] = str(error)
@@ -123,10 +124,15 @@ def answers_page(request: HttpRequest, name: str) -> HttpResponse:
 @drawn_by_plotly
 @require_GET
 def compare(request: HttpRequest) -> HttpResponse:
-    chosen = [run for run in find_runs(settings.RUNS) if run.name in request.GET.getlist("run")][:MOST_COMPARED]
+    asked = request.GET.getlist("run")
+    chosen = [run for run in find_runs(settings.RUNS).runs if run.name in asked]
+    left_out, chosen = len(chosen[MOST_COMPARED:]), chosen[:MOST_COMPARED]
+    stages = [compared.trained_stage(run.path) for run in chosen]
+    columns = [live.columns_of(run.path, stage) for run, stage in zip(chosen, stages, strict=True)]
     shown = {
-        "chosen": [(run, compared.trained_stage(run.path)) for run in chosen],
-        "plots": COMPARED,
+        "chosen": list(zip(chosen, stages, strict=True)),
+        "left_out": left_out,
+        "plots": compared_plots(columns),
         "table": compared.side_by_side([run.path for run in chosen]),
         "settings": compared.differing([config_of(run.path) for run in chosen]),
     }

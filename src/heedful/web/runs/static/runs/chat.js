@@ -16,9 +16,10 @@ async function wait() {
   say.querySelector("button").disabled = true;
   try {
     const answer = await fetch(turns.dataset.pending);
-    if (answer.redirected || !answer.ok) return location.reload();
-    if (!(await answer.json()).pending) {
+    if (answer.redirected) return location.reload(); // logged out meanwhile
+    if (answer.ok && !(await answer.json()).pending) {
       await refresh();
+      document.getElementById("heard").textContent = [...turns.lastElementChild.querySelectorAll(".side, .error")].map((one) => one.innerText).join(" ");
       say.querySelector("button").disabled = false;
       said.focus();
     }
@@ -36,8 +37,8 @@ said.addEventListener("keydown", (event) => {
 turns.addEventListener("submit", async (event) => {
   event.preventDefault();
   const body = new FormData(event.target, event.submitter);
-  const answer = await fetch(event.target.action, { method: "POST", body });
-  if (!answer.ok) return location.reload();
+  const answer = await fetch(event.target.action, { method: "POST", body }).catch(() => null);
+  if (!answer?.ok) return event.submitter.setCustomValidity("This was not stored; try again."), event.submitter.reportValidity();
   const name = event.submitter.getAttribute("aria-label");
   await refresh();
   turns.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus();

@@ -13,11 +13,16 @@ function drawAll() {
 }
 
 async function curvesOf(one) {
-  const answer = await fetch(`${one.dataset.url}?${new URLSearchParams({ stage: one.dataset.stage })}`);
+  const curves = plotsOnPage().map((plot) => plot.dataset.curves).join(",");
+  const answer = await fetch(`${one.dataset.url}?${new URLSearchParams({ stage: one.dataset.stage, curves })}`);
   if (!answer.ok) throw new Error(answer.status);
   return (await answer.json()).curves;
 }
 
-Promise.all(chosen.map(curvesOf)).then((all) => { found = all; drawAll(); })
-  .catch(() => { document.getElementById("unreached").hidden = false; });
+Promise.allSettled(chosen.map(curvesOf)).then((all) => {
+  found = all.map((one) => one.value ?? {});
+  document.getElementById("unreached").hidden = all.every((one) => one.status === "fulfilled");
+  drawAll();
+  fetchLibrary();
+});
 document.addEventListener("repaint", drawAll);

@@ -38,11 +38,39 @@ function traces(curves) {
   });
 }
 
+// The bare lines, for the second or two until the library that draws is there.
+function sketch(plot, curves) {
+  const kind = "http://www.w3.org/2000/svg", box = document.createElementNS(kind, "svg");
+  const every = curves.flatMap((curve) => curve.values), low = Math.min(...every), high = Math.max(...every);
+  const last = Math.max(...curves.map((curve) => curve.steps.at(-1)));
+  box.setAttribute("viewBox", "0 0 100 100");
+  box.setAttribute("preserveAspectRatio", "none");
+  for (const [i, trace] of traces(curves).entries()) {
+    const line = document.createElementNS(kind, "polyline");
+    const points = curves[i].steps.map((step, k) => [(100 * step) / last, 95 - (90 * (curves[i].values[k] - low)) / (high - low || 1)]);
+    for (const [name, value] of Object.entries({ points: points.join(" "), fill: "none", stroke: trace.line.color, "vector-effect": "non-scaling-stroke" })) line.setAttribute(name, value);
+    box.append(line);
+  }
+  plot.replaceChildren(box);
+}
+
 function draw(plot) {
   const shown = waiting.get(plot);
-  if (!shown || !window.Plotly || !inView.has(plot)) return;
+  if (!shown || !inView.has(plot)) return;
+  if (!window.Plotly) return sketch(plot, shown.curves);
   waiting.delete(plot);
+  if (!plot.data) plot.replaceChildren();
   Plotly.react(plot, traces(shown.curves), layoutOf(plot, shown.curves, shown.target), { displayModeBar: false, responsive: true });
+}
+
+// Asked for when there are curves to draw, for reading it keeps the page from drawing anything.
+function fetchLibrary() {
+  if (document.getElementById("plotly")) return;
+  const script = document.createElement("script");
+  script.id = "plotly";
+  script.src = document.getElementById("library").href;
+  script.addEventListener("load", () => inView.forEach(draw));
+  requestAnimationFrame(() => setTimeout(() => document.head.append(script)));
 }
 
 const seeing = new IntersectionObserver((entries) => {
@@ -60,6 +88,5 @@ function show(plot, curves, target) {
   draw(plot);
 }
 
-document.getElementById("plotly").addEventListener("load", () => inView.forEach(draw));
 const plotsOnPage = () => [...document.querySelectorAll(".plot")];
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("repaint")));

@@ -40,12 +40,11 @@ function showStanding(now, stepSeconds) {
 
 function listed(sign) { return element("li", sign.said, sign.level); }
 
-function showSigns(history) {
+function showHacking({ level, history }) {
   const last = history.at(-1)?.signs ?? [];
-  const level = last.some((sign) => sign.level === "stop") ? "stop" : last.length ? "warn" : "ok";
   id("level").textContent = level;
   id("level").className = "level " + level;
-  id("signs").replaceChildren(...(last.length ? last.map(listed) : [element("li", "No sign in the last evaluation.")]));
+  id("signs").replaceChildren(...(last.length || level !== "ok" ? last.map(listed) : [element("li", "No sign in the last evaluation.")]));
   id("history").replaceChildren(...history.map((row) => {
     const item = element("li", `after ${row.steps} steps: ` + (row.signs.length ? "" : "none"));
     const inside = document.createElement("ul");
@@ -75,6 +74,21 @@ function drawAll() {
   }
 }
 
+// A metric that is first measured while one looks gets a card of its own.
+function addCards(columns) {
+  const known = new Set(plotsOnPage().flatMap((plot) => plot.dataset.curves.split(",")));
+  const more = columns.filter((name) => !known.has(name) && name !== "hacking_level");
+  for (const name of more) {
+    const card = id("card").content.cloneNode(true), plot = card.querySelector(".plot");
+    card.querySelector("h3").textContent = name;
+    plot.dataset.curves = name;
+    plot.setAttribute("aria-label", `${name} over steps`);
+    (id("rest") ?? id("learning")).append(card);
+  }
+  if (more.length && id("restbox")) id("restbox").hidden = false;
+  return more.length > 0;
+}
+
 // Of plots that can be seen: what a closed box holds is asked for when it is opened.
 function wanted() {
   const open = plotsOnPage().filter((plot) => !plot.closest("details:not([open])"));
@@ -86,40 +100,51 @@ function follow(stages) {
   if (stages.length && stages.at(-1) !== page.dataset.stage && !new URLSearchParams(location.search).has("stage")) location.reload();
 }
 
+// Returns whether there is something that was not asked for yet.
 function take(told) {
   if (told.curves) {
     curves = told.curves;
     kl = told.kl_target;
     seen = told.version;
     drawAll();
+    if (Object.keys(curves).length) fetchLibrary();
   }
   showStanding(told.standing, told.step_s);
   if (page.dataset.stage) {
-    showSigns(told.signs);
+    showHacking(told.hacking);
     showSaid(told.said);
   }
   id("problems").replaceChildren(...told.problems.map((text) => element("p", text, "message error")));
   follow(told.stages);
+  if (!page.dataset.stage || !addCards(told.columns)) return false;
+  seen = "";
+  return true;
 }
 
-let timer = 0;
+let timer = 0, asking = null;
+
+async function ask() {
+  asking?.abort(); // what was asked before would come too late
+  asking = new AbortController();
+  const asked = new URLSearchParams({ stage: page.dataset.stage, seen, curves: wanted() });
+  const answer = await fetch(`${page.dataset.url}?${asked}`, { signal: asking.signal });
+  if (answer.redirected) location.reload(); // logged out meanwhile
+  if (!answer.ok) throw new Error(answer.status);
+  return answer.json();
+}
 
 async function look() {
   clearTimeout(timer);
-  let pause = SELDOM_MS;
+  let told;
   try {
-    const asked = new URLSearchParams({ stage: page.dataset.stage, seen, curves: wanted() });
-    const answer = await fetch(`${page.dataset.url}?${asked}`);
-    if (answer.redirected) return location.reload(); // logged out meanwhile
-    if (!answer.ok) throw new Error(answer.status);
-    const told = await answer.json();
-    take(told);
+    told = await ask();
     id("unreached").hidden = true;
-    if (told.standing.state === "running") pause = OFTEN_MS;
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") return;
     id("unreached").hidden = false;
-    pause = OFTEN_MS;
   }
+  const more = told ? take(told) : false;
+  const pause = more ? 0 : !told || told.standing.state === "running" ? OFTEN_MS : SELDOM_MS;
   timer = setTimeout(() => { if (!document.hidden) look(); }, pause);
 }
 
