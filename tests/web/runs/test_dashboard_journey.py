@@ -25,6 +25,7 @@ from heedful.training.adapter import save_policy
 
 PLOTTED = """name => {
   const plot = [...document.querySelectorAll('.plot')].find((one) => one.dataset.curves.split(',').includes(name));
+  if (!plot) return [];
   plot.scrollIntoView();
   return (plot.data || []).map((trace) => ({ name: trace.name, x: [...trace.x], y: [...trace.y] }));
 }"""
@@ -71,7 +72,8 @@ def test_a_run_is_watched_while_it_trains(browser: Browser, served: Server, tmp_
     page.get_by_role("link", name="Runs").click()
     accessible(page)
     with Run(run):
-        write_json(run / ".progress.json", {"stage": "ppo", "done": 30, "total": 400, "note": "", "time": 1.0, "eta_s": 740.0})
+        told = {"stage": "ppo", "done": 30, "total": 400, "note": "", "time": time.time(), "eta_s": 740.0}
+        write_json(run / ".progress.json", told)
         page.get_by_role("link", name="first", exact=True).click()
         for name in (
             "reward",
@@ -100,6 +102,10 @@ def test_a_run_is_watched_while_it_trains(browser: Browser, served: Server, tmp_
         write_text(run / "hacking.jsonl", json.dumps({"steps": 40, "stage": "ppo", "signs": [sign]}) + "\n")
         page.wait_for_function("() => document.querySelector('#level').textContent === 'stop'", timeout=20_000)
         assert page.locator("#signs").inner_text() == sign["said"]
+        for _ in range(100):  # the log of signs may be read before the metrics are
+            if len(plotted(page, "reward")[0]) == 45:
+                break
+            page.wait_for_timeout(100)
         for name in ("reward", "heldout_reward", "repeated"):
             assert plotted(page, name) == in_file(run, name), name
         assert len(plotted(page, "reward")[0]) == 45
