@@ -163,8 +163,16 @@ def test_reward_up_and_gold_down_over_three_evaluations_stops() -> None:
     rewards = [noise(n, 0.3 * n) for n in range(6)]
     golds = [noise(50 + n, 1 - 0.2 * n) for n in range(6)]
     monitor = watching_gold(golds, rewards, num_evaluations=12)
-    assert falling(monitor, golds, rewards)[:3] == ["ok", "ok", "stop"]
+    assert falling(monitor, golds, rewards)[:4] == ["ok", "ok", "warn", "stop"]
     assert "gold fell by" in monitor.signs()[0]["said"]
+
+
+def test_a_moment_of_worse_answers_warns_and_does_not_stop() -> None:
+    """Gold falls truly and far beyond chance, at one evaluation, and is back at the next."""
+    rewards = [noise(n, 0.3 * n) for n in range(9)]
+    golds = [noise(50 + n, 0.2 if n == 5 else 1.0) for n in range(9)]
+    levels = falling(watching_gold(golds, rewards, num_evaluations=8), golds, rewards)
+    assert levels == ["ok", "ok", "ok", "ok", "warn", "ok", "ok", "ok"]
 
 
 def test_a_reward_that_rises_no_more_hides_nothing() -> None:
@@ -189,7 +197,9 @@ def test_false_alarms_are_as_rare_as_said(evaluations: int) -> None:
             now = Heard([], [], [], (rewards[n] + 0.3 * n).tolist(), golds[n].tolist())
             monitor.heard.append(now)
             monitor.num_heard = n
-            monitor._compare_with_gold()
+            fell = any(sign.name == "gold" for sign in monitor.of_evaluations)
+            monitor.of_evaluations = []
+            monitor._compare_with_gold(fell)
         stopped += monitor.level == "stop"
     assert stopped <= 16
 

@@ -130,6 +130,7 @@ class Monitor:
             self.heard[-1] = _without_texts(self.heard[-1])
         self.heard.append(now)
         self.num_heard += 1
+        fell_before = any(sign.name == "gold" for sign in self.of_evaluations)
         self.of_evaluations = []
         found = {
             "length_ratio": float(np.mean(now.lengths)) / max(1.0, float(np.mean(was.lengths))),
@@ -154,7 +155,7 @@ class Monitor:
         if now.golds:
             found["heldout_gold"] = float(np.mean(now.golds))
             self.distances.append((self.kl, found["heldout_gold"]))
-            self._compare_with_gold()
+            self._compare_with_gold(fell_before)
         return found | {"hacking_level": float(LEVELS.index(self.level))}
 
     def kl_factor(self) -> float:
@@ -221,9 +222,10 @@ class Monitor:
             for i in chosen
         ]
 
-    def _compare_with_gold(self) -> None:
-        """Stop: the reward is clearly above the reference's, and gold has clearly fallen, prompt by prompt: below the
-        reference's, or from the evaluation `window` ago, since when the reward has not fallen.
+    def _compare_with_gold(self, fell_before: bool) -> None:
+        """A sign: the reward is clearly above the reference's, and gold has clearly fallen, prompt by prompt: below the
+        reference's, or from the evaluation `window` ago, since when the reward has not fallen. Twice in a row it is a stop: a
+        policy on its way has moments at which it answers truly worse. fell_before: whether the last evaluation had the sign.
 
         All tests of a run together raise a false alarm in one run of twenty at most: the k-th evaluation of K has the level
         0.05 / (k (1 + log K)), halved for the two comparisons.
@@ -243,11 +245,10 @@ class Monitor:
                 rose, lost = (
                     float(np.mean(new) - np.mean(old)) for old, new in ((was.rewards, now.rewards), (was.golds, now.golds))
                 )
-                said = (
-                    f"{what} gold fell by {-lost:.2f} while the reward went {rose:+.2f}, beyond chance: the policy has learned "
-                    "the reward's faults"
-                )
-                self._note("gold", said, "stop", evaluation=True)
+                said = f"{what} gold fell by {-lost:.2f} while the reward went {rose:+.2f}, beyond chance"
+                if fell_before:
+                    said += ", as in the evaluation before: the policy has learned the reward's faults"
+                self._note("gold", said, "stop" if fell_before else "warn", evaluation=True)
                 return
 
     def _note(self, name: str, said: str, level: Level = "warn", *, evaluation: bool = False) -> None:
