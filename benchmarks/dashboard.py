@@ -1,8 +1,8 @@
 """How soon the page of a long run is there: python benchmarks/dashboard.py [--steps N] [--repeats N]
 
 Writes a run without models, starts `heedful serve`, joins, and opens the run's page in Chromium, each time in a browser that
-has nothing kept; the server knows the file from the second time on. The page is loaded when the curves in view are there as bare
-lines, and whole when plotly has drawn them.
+has nothing kept; the server knows the file from the second time on. The page is loaded when the curves in view are there as
+bare lines, and whole when plotly has drawn them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(folder: Path, steps: int, repeats: int) -> None:
 
 
 def visits(url: str, token: str, repeats: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds until the lines in view are there and until they are plots, a visit each; milliseconds between frames in scrolling."""
+    """Seconds until the lines in view are there, and until they are plots, for each visit; milliseconds a frame in scrolling."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     seconds, whole, frames = [], [], []
     with sync_playwright() as playwright:
