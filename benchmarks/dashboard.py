@@ -79,7 +79,7 @@ def measure(folder: Path, steps: int, repeats: int) -> None:
 
 
 def visits(url: str, token: str, repeats: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds until the lines in view are there, and until they are plots, for each visit; milliseconds a frame in scrolling."""
+    """Seconds until lines are in view, and until they are plots, for each visit; milliseconds a frame in scrolling."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     seconds, whole, frames = [], [], []
     with sync_playwright() as playwright:
