@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     runs: Annotated[
-        list[Path] | None, typer.Option("--runs", help="A folder below which runs are shown; may be repeated. Default: here.")
+        list[Path] | None,
+        typer.Option("--runs", metavar="DIR", help="A folder below which runs are shown; may be repeated. Default: here."),
     ] = None,
     home: HOME = FOLDER,
     host: LISTEN = "127.0.0.1",

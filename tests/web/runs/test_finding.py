@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import run_folder
 
+from heedful.errors import DataError
 from heedful.progress import FILE, Pace, read_progress, telling
 from heedful.store import Run, is_held, write_json
+from heedful.web.home import configure
 from heedful.web.runs.catalogue import find_run, find_runs
 from heedful.web.runs.standing import config_of, standing
 
@@ -161,3 +163,9 @@ def test_a_finished_run_says_so(tmp_path: Path) -> None:
     write_json(run / FILE, {"stage": "ppo", "done": 3, "total": 3, "note": "", "time": 1.0, "eta_s": 0.0})
     told = standing(run, config_of(run))
     assert (told.state, told.stage, told.eta_s, told.total) == ("done", "ppo", None, None)
+
+
+def test_a_folder_of_runs_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder; --runs names one"):
+        configure(tmp_path / "labels", runs=[tmp_path / "nowhere"])
+    assert not (tmp_path / "labels").exists()
