@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -27,9 +28,10 @@ def logged_in(user: User, **options: bool) -> Client:
 
 
 def addresses(project: Project) -> list[str]:
-    """Of all pages, with this project's name and an invitation that does not exist."""
+    """Of all pages, with this project's name and an invitation, a run and a chat that do not exist."""
     found = []
     known = {"slug": project.slug, "token": "none", "labeler": 0, "invitation": 0, "number": 0}
+    known |= {"name": "no/run", "chat": UUID(int=0), "reply": 0}
     for pattern in get_resolver().url_patterns:
         if isinstance(pattern, URLPattern):  # the rest is the API's, see test_api.py
             given = {name: known[name] for name in pattern.pattern.converters}
@@ -48,8 +50,8 @@ def test_strangers_reach_the_login_alone(project: Project) -> None:
 
 
 def test_labelers_do_not_reach_admin_pages(project: Project, labelers: list[User]) -> None:
-    managed = [address for address in addresses(project) if address.startswith("/manage/")]
-    assert len(managed) >= 15
+    managed = [address for address in addresses(project) if address.startswith(("/manage/", "/runs/", "/chat/"))]
+    assert len(managed) >= 30
     client = logged_in(labelers[0])
     for address in managed:
         assert client.get(address).status_code == 403, address
