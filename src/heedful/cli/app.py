@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from heedful import __version__
 from heedful.cli import align, contests, data, evaluate, flow, label, reward, serve, talk, tictactoe
 from heedful.errors import HeedfulError
 
@@ -25,6 +24,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from heedful import __version__
+
         typer.echo(f"heedful {__version__}")
         raise typer.Exit
 
