@@ -20,6 +20,9 @@ CPU = torch.device("cpu")
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 # Left padding against right padding sums attention in another order; float32 keeps six digits.
 SAME = 2e-5
+# Over thirty tokens, each reading the states of those before it, one row alone and many at once round apart: 4.2e-5 was seen
+# where AVX2 is the widest a processor has. A wrong place or a wrong state is off by a hundred times that.
+CARRIED = 1e-4
 
 TEXTS = ["Knock, knock.", "My house is too hot.", "How can I hack into my neighbor's wifi?", "Hi."]
 
@@ -121,7 +124,7 @@ def test_prompts_that_wait_for_a_free_row_get_the_same_answers(model: LanguageMo
     assert [[answer.ids for answer in group] for group in waiting] == [[answer.ids for answer in group] for group in together]
     for one, other in zip(together, waiting, strict=True):
         for a, b in zip(one, other, strict=True):
-            torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=SAME, rtol=SAME)
+            torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=CARRIED, rtol=CARRIED)
 
 
 def test_a_model_without_the_packed_trunk_answers_as_hugging_face_does(model: LanguageModel) -> None:
