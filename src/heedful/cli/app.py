@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Align an instruct language model with people's values by learning from their feedback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
