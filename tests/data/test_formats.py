@@ -435,8 +435,8 @@ def test_unknown_formats_name_the_nearest(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in.jsonl", HH), tmp_path / "out"
     fails(
         lambda: convert("xtest", source, target),
-        "unknown format 'xtest'; the nearest known one is 'xstest', all are hh, trl, dialogsum, xstest, rtp, harmbench, advbench, "
-        "garak, heedful",
+        "unknown format 'xtest'; the nearest known one is 'xstest', all are hh, trl, dialogsum, xstest, rtp, harmbench, "
+        "advbench, garak, heedful",
         DataError,
     )
     fails(
