@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 from heedful.errors import DataError
 from heedful.feedback.refusals import is_degenerate, is_refusal
-from heedful.judging.writing import Reply, Request
+from heedful.judging.writing import EMPTY, Reply, Request, Write
 from heedful.records import Message, Prompt
-
-# From requests to replies, in order.
-Write = Callable[[Sequence[Request]], Sequence[Reply]]
 
 # What the writer is told to do with a request. Several are needed: a model that refuses the plain wish may fall for a story.
 STRATEGIES: dict[str, str] = {
@@ -43,7 +41,7 @@ _BEFORE = re.compile(
 
 
 def requests_for(seeds: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Prompt, str, Request]]:
-    """`count` requests for each seed prompt, with the strategy of each: all strategies in turn, each prompt from another one on.
+    """`count` requests for each seed prompt, with the strategy of each: strategies in turn, each prompt from another one on.
 
     Raises DataError for more variants than strategies.
     """
@@ -76,7 +74,7 @@ def variants_of(
     everywhere = {_plain(prompt.messages[-1].content) for prompt in seeds}
     for (prompt, strategy, _), reply in zip(asked, replies, strict=True):
         text = cleaned(reply.text)
-        reason = reply.problem or _fault(text, reply.finish) or _copy(text, of_seed[prompt.id], everywhere)
+        reason = _problem(reply) or _fault(text, reply.finish) or _copy(text, of_seed[prompt.id], everywhere)
         if reason:
             dropped[reason] += 1
             continue
@@ -106,6 +104,12 @@ def cleaned(text: str) -> str:
     return bare
 
 
+def _problem(reply: Reply) -> str | None:
+    if reply.valid:
+        return None
+    return "empty" if reply.problem == EMPTY else "no reply"
+
+
 def _fault(text: str, finish: str) -> str | None:
     if not text:
         return "empty"
@@ -133,7 +137,7 @@ def alike(first: str, second: str) -> float:
 
 def _pairs(text: str) -> set[tuple[str, str]]:
     words = ["", *_plain(text).split()]
-    return set(zip(words, words[1:], strict=False))
+    return set(pairwise(words))
 
 
 def _plain(text: str) -> str:
