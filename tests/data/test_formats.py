@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heedful.data import formats
-from heedful.data.formats import ConversionReport, Skip, convert, detect, read_preferences, read_prompts, rows, to_hh, turns
+from heedful.data.formats import ConversionReport, convert, detect, read_preferences, read_prompts, to_hh, turns
+from heedful.data.rows import Skip, rows
 from heedful.errors import DataError, HeedfulError, RecordError, StoreError
 from heedful.records import Message, Preference, Prompt, read_jsonl
 
