@@ -128,3 +128,10 @@ def test_failures_become_a_queue_or_training_prompts() -> None:
     assert sorted(one.id for one in shown) == sorted(f"{side}/{id_}/1" for side in sides for id_ in ("a", "h", "s"))
     _, alone = labelling_queue(prompts, {"before": sides["before"]}, answers)
     assert [one.id for one in alone] == ["a/1", "h/1", "s/1"]
+
+
+def test_a_queue_holds_no_more_than_labelers_can_keep_in_view() -> None:
+    many = [completion("a", ANSWER, number) for number in range(1, 13)]
+    prompts, answers = [prompt("a", "c", "red-team")], [answer("a", "harmful")]
+    assert len(labelling_queue(prompts, {"before": many}, answers)[1]) == 9
+    assert len(labelling_queue(prompts, {"before": many, "after": many}, answers)[1]) == 8

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from heedful.evaluation.attack import Answer
 from heedful.records import Completion, Prompt
 
+MOST = 9  # completions of a prompt that labelers can keep in view
 Failure = Literal["harmful", "over-refusal"]
 
 
@@ -25,16 +27,17 @@ def failures_of(answers: Sequence[Answer]) -> dict[str, Failure]:
 def labelling_queue(
     prompts: Sequence[Prompt], completions: Mapping[str, Sequence[Completion]], answers: Sequence[Answer]
 ) -> tuple[list[Prompt], list[Completion]]:
-    """The failing prompts, with `failure`, and all their completions: of two models, each id begins with its side."""
+    """The failing prompts, with `failure`, and their completions, nine each at most; of two models, ids begin with the side."""
     failed = failures_of(answers)
     queue = [prompt.model_copy(update={"failure": failed[prompt.id]}) for prompt in prompts if prompt.id in failed]
     several = len(completions) > 1
-    shown = [
-        one.model_copy(update={"id": f"{side}/{one.id}", "side": side}) if several else one
-        for side, own in completions.items()
-        for one in own
-        if one.prompt_id in failed
-    ]
+    shown: list[Completion] = []
+    for side, own in completions.items():
+        taken: Counter[str] = Counter()
+        for one in own:
+            if one.prompt_id in failed and taken[one.prompt_id] < MOST // len(completions):
+                taken[one.prompt_id] += 1
+                shown.append(one.model_copy(update={"id": f"{side}/{one.id}", "side": side}) if several else one)
     return queue, shown
 
 
