@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, Strict, StringConstraints, ValidationError, model_validator
+from pydantic import Field, Strict, StringConstraints, ValidationError, field_validator, model_validator
 
 from heedful.config.lines import line_at, lines_of, read_toml
 from heedful.config.section import Names, Section
@@ -62,8 +62,16 @@ class Constitution(Section):
     first_margin: float = Field(
         0.05, ge=0, lt=0.5, description="How far from one half the verdict of the tag `first` must be to stand alone."
     )
-    principles: Annotated[tuple[Principle, ...], Several, Field(min_length=1, description="The rules.")]
+    principles: Annotated[tuple[Principle, ...], Several, Field(description="The rules, one at least.")]
     examples: Annotated[tuple[Example, ...], Several] = Field((), description="Worked chains, shown to small models.")
+
+    # Not min_length: of one principle that is wrong it would also say that there is none.
+    @field_validator("principles")
+    @classmethod
+    def _one_at_least(cls, found: tuple[Principle, ...]) -> tuple[Principle, ...]:
+        if not found:
+            raise ValueError("there is no principle; write one [[principles]] table at least")
+        return found
 
     def __getitem__(self, name: str) -> Principle:
         for principle in self.principles:
