@@ -106,7 +106,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
 def test_no_principles_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"mine\.toml:1: the constitution lacks \[\[principles\]\] tables"):
         load(written(tmp_path, 'name = "mine"\n'))
-    with pytest.raises(ConfigError, match=r"mine\.toml:2: principles = \(\): there is no principle; write one"):
+    with pytest.raises(ConfigError, match=r"mine\.toml:2: principles = \[\]: there is no principle; write one"):
         load(written(tmp_path, 'name = "mine"\nprinciples = []\n'))
     with pytest.raises(ConfigError, match=r"mine\.toml:1: the constitution lacks .* \(1 more problem below\)"):
         load(written(tmp_path, ""))
