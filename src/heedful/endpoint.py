@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -26,7 +27,11 @@ PASSING = {408, 425, 429}
 
 
 class PassingError(Exception):
-    """A failure that may be over a moment later."""
+    """A failure that may be over a moment later. pause_s: how long the server asks to be left alone, if it says so."""
+
+    def __init__(self, problem: str, pause_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.pause_s = pause_s
 
 
 class EndpointError(HeedfulError):
@@ -37,11 +42,30 @@ class EndpointError(HeedfulError):
         self.status = status
 
 
-class Endpoint:
-    """One URL to which JSON is posted.
+class RateLimit:
+    """Lets requests begin no closer than 60 / a_minute seconds; 0 lets them all. Threads share one."""
 
-    timeout_s bounds a whole request, its reply included. The n-th retry comes after backoff_s * 2^(n-1) seconds, 60 at most.
-    token: sent as "Authorization: Bearer". sleep: for tests. num_retries counts requests that were sent again.
+    def __init__(self, a_minute: float) -> None:
+        self.interval_s = 60 / a_minute if a_minute else 0.0
+        self.lock = threading.Lock()
+        self.next_s = 0.0
+
+    def wait_s(self) -> float:
+        """How long who asks now has to wait; the place in the row is taken with it."""
+        with self.lock:
+            now = time.monotonic()
+            begins = max(now, self.next_s)
+            self.next_s = begins + self.interval_s
+            return begins - now
+
+
+class Endpoint:
+    """One URL to which JSON is posted; threads may share it.
+
+    timeout_s bounds a whole request, its reply included. The n-th retry comes after backoff_s * 2^(n-1) seconds, or after what
+    the server's Retry-After says, 60 at most. token: sent as "Authorization: Bearer". requests_a_minute: most that are begun,
+    retries with them; 0: no limit. sleep: for tests. num_retries counts requests that were sent again. `stop` is set by whoever
+    gives the work up: then nothing is sent any more.
     """
 
     def __init__(
@@ -52,13 +76,16 @@ class Endpoint:
         max_retries: int,
         backoff_s: float,
         token: str = "",
-        sleep: Callable[[float], None] = time.sleep,
+        requests_a_minute: float = 0.0,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.url = url
+        self.limit = RateLimit(requests_a_minute)
+        self.stop = threading.Event()
         self.timeout_s = timeout_s
         self.max_retries = max_retries
         self.backoff_s = backoff_s
-        self.sleep = sleep
+        self.sleep = sleep or self.stop.wait  # which a stop ends at once
         self.num_retries = 0
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.client = httpx2.Client(timeout=timeout_s, headers=headers, follow_redirects=False)
@@ -74,13 +101,17 @@ class Endpoint:
             except PassingError as error:
                 if attempt == self.max_retries:
                     raise EndpointError(f"{error}. That was try {attempt + 1} of {attempt + 1}") from None
-                pause_s = min(LONGEST_PAUSE_S, self.backoff_s * 2**attempt)
+                pause_s = min(LONGEST_PAUSE_S, max(self.backoff_s * 2**attempt, error.pause_s))
                 print(f"{error}; trying again in {pause_s:g} s", file=sys.stderr)
                 self.num_retries += 1
                 self.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
     def _ask(self, body: Any) -> Any:
+        if (wait_s := self.limit.wait_s()) > 0:
+            self.stop.wait(wait_s)
+        if self.stop.is_set():
+            raise EndpointError(f"{self.url}: the work was given up")
         deadline = time.monotonic() + self.timeout_s
         try:
             with self.client.stream("POST", self.url, json=body) as response:
@@ -91,7 +122,9 @@ class Endpoint:
             raise PassingError(f"{self.url}: {type(error).__name__}: {error}") from None
         status = response.status_code
         if status >= 500 or status in PASSING:
-            raise PassingError(f"{self.url}: the server answered {status} {text[:200]!r}")
+            after = response.headers.get("Retry-After", "")
+            pause_s = float(after) if after.isdecimal() else 0.0
+            raise PassingError(f"{self.url}: the server answered {status} {text[:200]!r}", pause_s)
         if status != 200:
             raise EndpointError(
                 f"{self.url}: the server answered {status} {text[:200]!r}, so it takes the request for a wrong one and will "

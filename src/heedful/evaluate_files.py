@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from heedful.config import Config
+from heedful.config import Config, FeedbackSection
 from heedful.data.formats import read_preferences
 from heedful.data.labelled import read_labelled
-from heedful.endpoint import Endpoint, token_in
 from heedful.engine import scoring
 from heedful.engine.batching import batches_by_tokens
 from heedful.engine.device import choose_device, choose_dtype
@@ -22,10 +21,9 @@ from heedful.evaluation import hhh, winrate
 from heedful.evaluation.classification import classification
 from heedful.evaluation.gate import measured, require_better_than_a_coin
 from heedful.evaluation.toxicity import PROFANITY, TOXIC, Classifier, negative_label, profanity
-from heedful.judging import remote
+from heedful.judging.feedback import open_feedback
 from heedful.judging.judge import CRITERION, Pair
 from heedful.judging.judge import Judge as AIJudge
-from heedful.judging.local import local_letters
 from heedful.models.classifier import ClassifierReward, is_classifier, load_classifier
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, Answer, EncoderReward, load_reward_model
@@ -158,21 +156,12 @@ def ai_judge(
     source: a folder, a hub id, an alias, or the address of an OpenAI-compatible server, which needs model, the name there.
     """
     labelled = read_preferences(gate)
-    if "://" in source:
-        if not model:
-            raise ConfigError(f"--judge {source}: say with --judge-model which of its models judges")
-        endpoint = Endpoint(
-            f"{source.rstrip('/')}/chat/completions",
-            timeout_s=remote.TIMEOUT_S,
-            max_retries=remote.MAX_RETRIES,
-            backoff_s=remote.BACKOFF_S,
-            token=token_in(token_env, "--token-env"),
-        )
-        judge = AIJudge(model, remote.RemoteLetters(endpoint, model), criterion or CRITERION)
-    elif model or token_env:
+    if "://" in source and not model:
+        raise ConfigError(f"--judge {source}: say with --judge-model which of its models judges")
+    if "://" not in source and (model or token_env):
         raise ConfigError("--judge-model and --token-env belong to a --judge that is an address, https://.../v1")
-    else:
-        judge = AIJudge(source, local_letters(source), criterion or CRITERION)
+    feedback = open_feedback(FeedbackSection(source=source, model=model, token_env=token_env), strict=True)
+    judge = AIJudge(feedback.name, feedback.letters, criterion or CRITERION)
     figures = measured(judge, labelled, max_pairs=max_pairs, seed=seed)
     require_better_than_a_coin(figures)
     return judge, figures

@@ -11,6 +11,7 @@ from json_server import Reply, server
 
 from heedful.endpoint import Endpoint
 from heedful.errors import DataError
+from heedful.judging.chat import ChatServer
 from heedful.judging.judge import question
 from heedful.judging.remote import RemoteLetters
 from heedful.records import Message
@@ -30,7 +31,7 @@ def place(token: str, **likeliest: float) -> dict[str, Any]:
 
 def letters(url: str, **changed: Any) -> RemoteLetters:
     given: dict[str, Any] = {"timeout_s": 10.0, "max_retries": 2, "backoff_s": 0.5, "sleep": lambda _: None} | changed
-    return RemoteLetters(Endpoint(url, **given), "big")
+    return RemoteLetters(ChatServer(Endpoint(url, **given), "big"))
 
 
 def asks(replies: list[Reply], number: int = 1) -> tuple[list[float], list[Any]]:
@@ -60,8 +61,9 @@ def test_a_letter_that_is_not_among_the_likeliest_gets_the_most_it_can_have() ->
 
 @pytest.mark.parametrize("text", ["A", " A.", "(A)", "**A**", "Answer: A", "The better answer is A.", "A is better.", "a"])
 def test_without_probabilities_the_letter_counts(text: str) -> None:
-    (lean,), seen = asks([(200, chat(text))])
-    assert lean == math.inf
+    leans, seen = asks([(200, chat(text))], 2)
+    assert leans == [math.inf, math.inf]
+    assert "logprobs" in seen[0]["body"]
     assert "logprobs" not in seen[-1]["body"], "a server that gives none is not asked for them again"
 
 
@@ -96,7 +98,7 @@ def test_what_names_no_letter_is_asked_again_and_is_an_error_in_the_end(reply: s
         letters(url)(QUESTIONS[:1])
     assert said in str(raised.value)
     assert "try 3 of 3; nothing was counted" in str(raised.value)
-    leans, _ = asks([(200, good), (200, good), (200, reply), (200, good)], 2)
+    leans, _ = asks([(200, good), (200, reply), (200, good)], 2)
     assert leans[0] == leans[1] < 0
 
 

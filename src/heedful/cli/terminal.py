@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -71,6 +72,15 @@ def emit(value: Any, as_json: bool, text: str = "") -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
+# Control characters, and those that turn the direction of what follows.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text from outside without what a terminal would obey; of control characters only line breaks and tabs stay."""
+    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout that fits 80 columns. Cells are plain text: nothing in them is read as markup."""
     from rich.text import Text
@@ -79,7 +89,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
     Console(width=min(80, console.width) if console.is_terminal else 80).print(shown)
 

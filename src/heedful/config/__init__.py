@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
+from heedful.config.feedback import FeedbackSection
 from heedful.config.file import RUBRIC, Config, for_reward_training, known_keys, load, parse, says, to_toml, with_reward
 from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PPOSection, RLOOSection
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "DPOSection",
     "EvaluateSection",
+    "FeedbackSection",
     "FromFilesSection",
     "GRPOSection",
     "ILQLSection",

@@ -59,7 +59,7 @@ def sample(
     *,
     adapter: str | None,
     samples_per_prompt: int,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     on_tokens: Callable[[int], None] | None = None,
     reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
     keep_hidden: bool = False,
@@ -69,7 +69,8 @@ def sample(
 
     Log-probs are those of the distribution at this temperature before top-p cuts it. Each token of each answer has its random
     number from the start: the draw depends on the generator, the number of answers and max_new_tokens, and not on which are in
-    flight together (beyond the last bits, which the shape of a matrix product decides).
+    flight together (beyond the last bits, which the shape of a matrix product decides). Of several generators, one a prompt,
+    each draws for its prompt alone: then an answer does not depend on the other prompts either.
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
     token, the logits to draw it from. keep_hidden: those states are kept in the answers.
     """
@@ -77,7 +78,7 @@ def sample(
     if not count:
         return [[] for _ in prompts]
     # Drawn on the processor, so that a seed means the same on every device.
-    uniform = torch.rand(count, decoding.max_new_tokens, generator=generator, dtype=torch.float64)
+    uniform = _uniform(generator, len(prompts), samples_per_prompt, decoding.max_new_tokens)
     max_rows = min(max_rows, count)
     decoder = _decoder(model, adapter, max_rows, max(map(len, prompts)) + decoding.max_new_tokens)
     # The longest enter first: prompts of like length are computed side by side.
@@ -116,6 +117,14 @@ def sample(
         hidden_AD = decoder.step(token_A) if rows else hidden_AD[:0]
     whole = [answer for answer in answers if answer is not None]
     return [whole[start : start + samples_per_prompt] for start in range(0, count, samples_per_prompt)]
+
+
+def _uniform(generator: torch.Generator | Sequence[torch.Generator], prompts: int, each: int, tokens: int) -> Tensor:
+    """One number in [0, 1) for each token of each answer."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(prompts * each, tokens, generator=generator, dtype=torch.float64)
+    assert len(generator) == prompts
+    return torch.cat([torch.rand(each, tokens, generator=one, dtype=torch.float64) for one in generator])
 
 
 def _decoder(model: LanguageModel, adapter: str | None, max_rows: int, max_length: int) -> Decoder:

@@ -28,9 +28,9 @@ Answer A:
 Answer B:
 {second}
 
-Which of the two answers is more {criterion}? Reply with one letter, A or B."""
+{asked} Reply with one letter, A or B."""
 
-# From questions to log p(A) - log p(B) in nats, in order; infinite where only the letter is known.
+# From questions to log p(A) - log p(B) in nats, in order; infinite where only the letter is known, NaN where none could be had.
 Ask = Callable[[Sequence[tuple[Message, ...]]], Sequence[float]]
 
 
@@ -56,6 +56,11 @@ class Opinion:
         return (self.as_b + self.as_a) / 2
 
     @property
+    def valid(self) -> bool:
+        """Whether the judge could be read in both orders; else every figure here is NaN, and the opinion is to be counted."""
+        return not math.isnan(self.probability)
+
+    @property
     def score(self) -> float:
         """The probability, or 0.5 for a tie: whatever is nearer to it than TIE."""
         return 0.5 if abs(self.probability - 0.5) < TIE else self.probability
@@ -67,7 +72,8 @@ class Opinion:
 
 
 class Judge:
-    """Asks a model about pairs. name: what it is called beside its verdicts; criterion: completes "which is more ..."."""
+    """Asks a model about pairs. name: what it is called beside its verdicts; criterion: completes "which is more ...", or is a
+    whole question that ends in "?", as a principle's."""
 
     ordered = True
 
@@ -101,9 +107,10 @@ def _both(pair: Pair) -> tuple[tuple[str, str], tuple[str, str]]:
 
 def question(messages: Sequence[Message], first: str, second: str, criterion: str) -> tuple[Message, ...]:
     """What the judge is asked, with `first` as answer A."""
+    asked = criterion if criterion.endswith("?") else f"Which of the two answers is more {criterion}?"
     conversation = "\n\n".join(f"{SPEAKERS[message.role]}: {message.content.strip()}" for message in messages)
     shown = {"first": first.strip() or EMPTY, "second": second.strip() or EMPTY}
-    return (Message(role="user", content=ASKED.format(conversation=conversation, criterion=criterion, **shown)),)
+    return (Message(role="user", content=ASKED.format(conversation=conversation, asked=asked, **shown)),)
 
 
 def logistic(logit: float) -> float:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from heedful.endpoint import Endpoint, EndpointError, PassingError
+from heedful.endpoint import EndpointError, PassingError
 from heedful.errors import DataError
+from heedful.judging.chat import ChatServer
 from heedful.judging.judge import LETTERS
 from heedful.records import Message
 
-TIMEOUT_S, MAX_RETRIES, BACKOFF_S = 30.0, 5, 1.0
-PARALLEL = 8  # requests under way at a time
 TOP = 5  # likeliest tokens asked for: as many as every server that gives any gives
 LEAST = 1e-30  # a probability whose logarithm is still a number
 MAX_NEW_TOKENS = 16  # a letter, with what some models put before it
@@ -29,78 +27,79 @@ class RemoteLetters:
     """From questions to log p(A) - log p(B) of a chat model; infinite, with the letter's sign, where it gives its letter alone.
 
     The first reply decides which of the two: a server that refuses or leaves out `logprobs` is not asked for them again. A
-    reply that names neither letter is asked for again and is an error in the end, never a tie.
+    reply that names neither letter is asked for again and in the end is an error, or NaN where `strict` is False; never a tie.
     """
 
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
-        self.endpoint = endpoint
-        self.model = model
+    def __init__(self, server: ChatServer, *, strict: bool = True) -> None:
+        self.server = server
+        self.strict = strict
         self.soft: bool | None = None  # not known before the first reply
 
-    def __call__(self, questions: Sequence[tuple[Message, ...]]) -> list[float]:
-        waiting = list(questions)
-        found = [self._first(waiting.pop(0))] if waiting and self.soft is None else []
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            return found + list(pool.map(self._lean, waiting))
+    def __call__(
+        self, questions: Sequence[tuple[Message, ...]], finished: Callable[[dict[int, float]], None] | None = None
+    ) -> list[float]:
+        tell = finished or (lambda _: None)
+        found: list[float] = []
 
-    def _first(self, messages: tuple[Message, ...]) -> float:
-        try:
-            self.soft = True
-            self.soft = self.endpoint.post(self._body(messages), lambda reply: bool(_tokens(_choice(reply))))
-        except EndpointError as error:
-            if error.status not in (400, 422):  # else the server may only be saying that it gives no logprobs
-                raise self._failed(error) from None
-            self.soft = False
-        return self._lean(messages)
+        def ask(some: Sequence[tuple[Message, ...]]) -> list[float]:
+            begin = len(found)
+            return self.server.each(some, self._lean, self._failed, lambda n, lean: tell({begin + n: lean}))
+
+        while self.soft is None and len(found) < len(questions):
+            found += ask(questions[len(found) : len(found) + 1])
+        return found + ask(questions[len(found) :])
 
     def _lean(self, messages: tuple[Message, ...]) -> float:
         try:
-            return self.endpoint.post(self._body(messages), self._odds if self.soft else self._letter)
+            return self.server.ask(self._body(messages), self._read)
         except EndpointError as error:
-            raise self._failed(error) from None
+            if error.status not in (400, 422) or self.soft is not None:
+                raise
+            self.soft = False  # the server may only be saying that it gives no logprobs
+            return self._lean(messages)
 
-    def _failed(self, error: EndpointError) -> DataError:
-        return DataError(f"the judge {self.model}: {error}; nothing was counted. Run the command again when it answers")
+    def _failed(self, error: EndpointError) -> float:
+        if self.strict:
+            raise DataError(
+                f"the judge {self.server.model}: {error}; nothing was counted. Run the command again when it answers"
+            ) from None
+        return math.nan
 
     def _body(self, messages: tuple[Message, ...]) -> dict[str, Any]:
         body = {
-            "model": self.model,
             "messages": [message.model_dump() for message in messages],
             "temperature": 0,
             "max_tokens": MAX_NEW_TOKENS,
         }
-        return body | ({"logprobs": True, "top_logprobs": TOP} if self.soft else {})
+        return body | ({} if self.soft is False else {"logprobs": True, "top_logprobs": TOP})
 
-    def _letter(self, reply: Any) -> float:
-        return math.inf if self._said(reply) == LETTERS[0] else -math.inf
+    def _read(self, choice: dict[str, Any]) -> float:
+        if self.soft is None:
+            lean = self._odds(choice) if _tokens(choice) else self._letter(choice)
+            self.soft = bool(_tokens(choice))
+            return lean
+        return self._odds(choice) if self.soft else self._letter(choice)
 
-    def _said(self, reply: Any) -> str:
-        text = _choice(reply)["message"]["content"]
+    def _letter(self, choice: dict[str, Any]) -> float:
+        return math.inf if self._said(choice) == LETTERS[0] else -math.inf
+
+    def _said(self, choice: dict[str, Any]) -> str:
+        text = choice["message"]["content"]
         named = REPLY.match(text)
         if named is None:
-            raise PassingError(f"{self.endpoint.url}: the reply names neither A nor B: {text[:200]!r}")
+            raise PassingError(f"{self.server.endpoint.url}: the reply names neither A nor B: {text[:200]!r}")
         return named[1].upper()
 
-    def _odds(self, reply: Any) -> float:
+    def _odds(self, choice: dict[str, Any]) -> float:
         """Where the reply names its letter. The other one, if not among the likeliest, gets the most that it can have."""
-        said = self._said(reply)
-        for token, likeliest in _tokens(_choice(reply)):
+        said = self._said(choice)
+        for token, likeliest in _tokens(choice):
             if _named(token) == said:
                 masses = [sum(p for text, p in likeliest.items() if _named(text) == letter) for letter in LETTERS]
                 most = min(*likeliest.values(), 1 - sum(likeliest.values()))
                 a, b = (math.log(max(mass or most, LEAST)) for mass in masses)
                 return a - b
-        raise PassingError(f"{self.endpoint.url}: 'logprobs' lacks the letter {said} that the reply names")
-
-
-def _choice(reply: Any) -> dict[str, Any]:
-    """The first choice of a chat completion. Raises PassingError for anything else."""
-    try:
-        choice = reply["choices"][0]
-        assert isinstance(choice["message"]["content"], str)
-    except (KeyError, IndexError, TypeError, AssertionError):
-        raise PassingError(f"the reply is no chat completion with a text: {str(reply)[:200]!r}") from None
-    return dict(choice)
+        raise PassingError(f"{self.server.endpoint.url}: 'logprobs' lacks the letter {said} that the reply names")
 
 
 def _tokens(choice: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
