@@ -7,6 +7,7 @@ from heedful.config.feedback import FeedbackSection
 from heedful.config.file import RUBRIC, Config, for_reward_training, known_keys, load, parse, says, to_toml, with_reward
 from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PPOSection, RLOOSection
+from heedful.config.prefer import PreferSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
 from heedful.config.section import LoraSection, Section
 
@@ -27,6 +28,7 @@ __all__ = [
     "MonitorSection",
     "PPOSection",
     "PolicySection",
+    "PreferSection",
     "PromptsSection",
     "RLOOSection",
     "RewardSection",
