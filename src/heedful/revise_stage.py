@@ -8,25 +8,27 @@ sft` leaves. The same command goes on where it stopped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from heedful.config import Config, says, to_toml
-from heedful.constitution.chains import Chain
+from heedful.constitution.chains import CHAIN_REASONS, KEPT, REASONS
 from heedful.constitution.learning import Examples, counts_of, given_answers, kept_revisions, num_helpful, own_answers
 from heedful.constitution.principles import Constitution, load
-from heedful.constitution.revision import Given, Reviser, Score
+from heedful.constitution.revision import Given, Reviser
 from heedful.data.bundled import choose, gather
 from heedful.data.formats import read_completions
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import ConfigError, DataError
 from heedful.judging.calls import Calls
+from heedful.judging.contrastive import Contrast, Contrastive
 from heedful.judging.feedback import Feedback, local_feedback, open_feedback
 from heedful.judging.local import adapter_of
-from heedful.models.policy import load_language_model
+from heedful.judging.scored import JournaledScore, Score, Texts
+from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.sources import resolve
 from heedful.offline_stage import align_sft
 from heedful.progress import Progress, telling
@@ -35,6 +37,7 @@ from heedful.records import Completion, Prompt, by_id
 from heedful.rewards.asking import Judge
 from heedful.rewards.source import local_inputs
 from heedful.store import Run, file_hash, read_json, write_json, write_jsonl
+from heedful.training.rollout import require_finite_rewards
 
 STAGE = "revise"
 CHAINS, PROMPTS, COMPLETIONS, RESULT = "chains.jsonl", "prompts.jsonl", "completions.jsonl", "result.json"
@@ -76,6 +79,12 @@ def revise(
     return found | {"sft": align_sft(config, output, progress, **files)}
 
 
+def told(found: Result) -> list[str]:
+    """The verdicts that chains or revisions have, in the order of the rules."""
+    counts = (found["chains"], found["revisions"])
+    return [reason for reason in (KEPT, *CHAIN_REASONS, *REASONS[-1:]) if any(count.get(reason) for count in counts)]
+
+
 @dataclass(frozen=True)
 class _Work:
     """The stage's work, and what decides its results."""
@@ -88,7 +97,7 @@ class _Work:
 
     @property
     def constitution(self) -> Constitution:
-        return load(self.config.revise.constitution or None)
+        return load(self.config.revise.constitution)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -119,7 +128,9 @@ class _Work:
             name=writer.name,
             settings=section,
             seed=config.seed,
-            score=_scorer(config),
+            score=_scorer(
+                config, self.constitution, self.output / CALLS, lambda done, total: self.progress("score", done, total, "")
+            ),
             progress=partial(self.progress, STAGE),
         )
         chains = reviser(prompts, given, lambda stand: write_jsonl(folder / CHAINS, stand))
@@ -179,25 +190,62 @@ def _given(files: Sequence[Path], prompts: Sequence[Prompt]) -> dict[str, Given]
 
 
 def _open(config: Config, calls: Path) -> Feedback:
-    """Who writes: [revise.writer], or else the model of [model] with the adapter that its folder brings."""
-    if config.revise.writer is not None:
-        return open_feedback(config.revise.writer, calls)
-    source, device = config.model.source, choose_device()
-    model = load_language_model(source, dtype=choose_dtype(config.model.dtype, device), device=device)
-    identity = f"{source} {file_hash(resolve(source))}"
-    return local_feedback(model, adapter_of(model), name=source, identity=identity, calls=Calls(calls))
+    """Who writes: [revise.feedback], or else the model of [model] with the adapter that its folder brings."""
+    if config.revise.feedback is not None:
+        return open_feedback(config.revise.feedback, calls)
+    model = _model(config)
+    return local_feedback(model, adapter_of(model), name=config.model.source, identity=_identity(config), calls=Calls(calls))
 
 
-def _scorer(config: Config) -> Score | None:
-    """What must call a revision better than the answer."""
-    if config.revise.scorer == "off":
+def _model(config: Config) -> LanguageModel:
+    device = choose_device()
+    return load_language_model(config.model.source, dtype=choose_dtype(config.model.dtype, device), device=device)
+
+
+def _identity(config: Config) -> str:
+    return f"{config.model.source} {file_hash(resolve(config.model.source))}"
+
+
+def _scorer(config: Config, constitution: Constitution, calls: Path, told: Callable[[int, int], None]) -> Score | None:
+    """What must call a revision better than the answer; its numbers are kept among the calls. Opened when it is first asked."""
+    section = config.revise
+    if section.scorer == "off":
         return None
-    if config.revise.scorer == "reward":
+    if section.scorer == "reward":
         if not config.reward.terms or any(term.source == "trained" for term in config.reward.terms):
             raise ConfigError(
                 "revise.scorer = 'reward': name a reward that exists, by --reward-model or [[reward.terms]], or set "
                 "revise.scorer to 'contrastive'"
             )
-        judge = Judge(config)
-        return lambda rows: judge.reward([judge.answer(messages, text, finished=True) for messages, text in rows])
-    raise NotImplementedError
+        terms = [term.model_dump_json() for term in config.reward.terms]
+        parts = [file_hash(path) for term in config.reward.terms for path in local_inputs(term)]
+        return JournaledScore(_Opened(lambda: _reward(config)), " ".join(["reward", *terms, *parts]), Calls(calls), told)
+    principles = sorted((one for one in constitution.tagged(section.tags) if one.good), key=lambda one: -one.weight)
+    contrasts = [Contrast(one.good, one.bad, one.weight) for one in principles[: section.contrasts or None]]
+    identity = f"contrastive {_identity(config)} {config.model.dtype} {contrasts}"
+    return JournaledScore(_Opened(lambda: Contrastive(_model(config), contrasts)), identity, Calls(calls), told)
+
+
+class _Opened:
+    """A score that is opened when it is first asked, which a journal may make needless."""
+
+    def __init__(self, opener: Callable[[], Score]) -> None:
+        self.opener = opener
+        self.score: Score | None = None
+
+    def __call__(self, texts: Texts) -> Sequence[float]:
+        if self.score is None:
+            self.score = self.opener()
+        return self.score(texts)
+
+
+def _reward(config: Config) -> Score:
+    judge = Judge(config)
+
+    def score(texts: Texts) -> list[float]:
+        answers = [judge.answer(messages, text, finished=True) for messages, text in texts]
+        rewards = judge.reward(answers)
+        require_finite_rewards(rewards, answers)
+        return rewards
+
+    return score

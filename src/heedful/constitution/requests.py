@@ -1,4 +1,4 @@
-"""What the writer of a chain is asked, as turns of one conversation, and what gives way where that is longer than the context."""
+"""What the writer of a chain is asked, as turns of a conversation, and what gives way where that exceeds the context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Worked:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that fits. examples: those that stand before it. critique: as it was shown. shortened: whether it lost words."""
+    """A request that fits. examples: those before it. critique: as it was shown. shortened: whether it lost words."""
 
     request: Request
     examples: tuple[Worked, ...]

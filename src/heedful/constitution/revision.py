@@ -1,8 +1,8 @@
 """Stage 1 of constitutional AI: an answer, a critique of it by a principle, a revision; and which revisions are kept.
 
-Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", section 3. All prompts go through a step together, so that a
-writer has many requests at a time. A request depends on the prompt and the texts before it alone: with a writer that remembers
-its finished calls, a run that was killed goes on without a second call for any of them.
+Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", section 3. All prompts go through a step together, so that
+a writer has many requests at a time. A request depends on the prompt and the texts before it alone: with a writer that
+remembers its finished calls, a run that was killed goes on without a second call for any of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from heedful.constitution.principles import Constitution, Principle
 from heedful.constitution.requests import Asked, Worked, critique_request, examples_for, revision_request
 from heedful.constitution.rules import Cleaned, Rules, whole_sentences
 from heedful.judging.calls import key_of
+from heedful.judging.scored import Score
 from heedful.judging.writing import EMPTY, Reply, Request, Writer, plain
-from heedful.records import Message, Prompt
+from heedful.records import Prompt
 
-# From conversations with an answer each to one number an answer, larger for a better one; NaN where there is none.
-Score = Callable[[Sequence[tuple[tuple[Message, ...], str]]], Sequence[float]]
 Progress = Callable[[int, int, str], None]
 
 
@@ -34,6 +33,10 @@ class Given(NamedTuple):
     text: str
     finish: Finish
     model: str
+
+
+TOO_LONG = "the request is longer than the context, also without examples and with the critique cut"
+NOTHING = Cleaned("", "stop")
 
 
 @dataclass
@@ -50,7 +53,7 @@ class _Text:
     most_examples: int = 0
     given: bool = False
     reply: Reply = field(default_factory=lambda: Reply("", problem=TOO_LONG))
-    cleaned: Cleaned = Cleaned("", "stop")
+    cleaned: Cleaned = NOTHING
     score: float = math.nan
     verdict: str = ""
 
@@ -74,9 +77,6 @@ class _Text:
             score=None if math.isnan(self.score) else self.score,
             verdict=self.verdict,
         )
-
-
-TOO_LONG = "the request is longer than the context, also without examples and with the critique cut"
 
 
 @dataclass
@@ -131,13 +131,16 @@ class Reviser:
         given: Mapping[str, Given] | None = None,
         after_pass: Callable[[list[Chain]], None] = lambda _: None,
     ) -> list[Chain]:
-        """One chain a prompt, in order. given: answers by prompt id, which are not asked for. after_pass hears of each stand."""
+        """One chain a prompt, in order. given: answers by prompt id, not asked for. after_pass hears of each stand."""
         settings = self.settings
         self.done, self.total = 0, len(prompts) * (1 + settings.passes * (1 + settings.num_revisions))
         chains = [self._begin(prompt) for prompt in prompts]
         self._answer(chains, given or {})
         for number in range(1, settings.passes + 1):
             self._pass([chain for chain in chains if chain.text], number)
+            # What could not be asked for is not waited for.
+            self.done = len(chains) * (1 + number * (1 + settings.num_revisions))
+            self.progress(self.done, self.total, f"pass {number} of {settings.passes}")
             after_pass([self._record(chain) for chain in chains])
         return [self._record(chain) for chain in chains]
 
@@ -157,7 +160,7 @@ class Reviser:
         return _Chain(prompt, principles, examples)
 
     def _seed(self, prompt: Prompt, *parts: object) -> int:
-        """By prompt and step: neither order nor neighbours nor what a run did before play a part. Small enough for any server."""
+        """By prompt and step: neither order nor neighbours nor earlier runs play a part. Small enough for any server."""
         named = "/".join(map(str, (self.seed, prompt.id, *parts)))
         return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1
 
@@ -210,11 +213,6 @@ class Reviser:
         self._measure([(chain, one, one.cleaned.text) for chain, _, one in written if not one.verdict])
         for chain in chains:
             self._choose(chain, [one for one in chain.revisions if one.pass_number == number])
-        # What could not be asked for is not waited for.
-        self.done = self.total // (1 + self.settings.passes * (1 + self.settings.num_revisions)) * (
-            1 + number * (1 + self.settings.num_revisions)
-        )
-        self.progress(self.done, self.total, f"pass {number}")
 
     def _ask(self, texts: Sequence[_Text], what: str) -> None:
         """Has the texts written that have a request."""
@@ -269,7 +267,7 @@ class Reviser:
                 one.verdict = "beaten"
 
     def _is_later(self, chain: _Chain, one: _Text) -> bool:
-        """Without a scorer the first revision of a pass that keeps to the rules goes on, and takes the place of an earlier pass's."""
+        """Without a scorer a pass's first revision that keeps to the rules takes the place of an earlier pass's."""
         return self.score is None and chain.best is not None and one.pass_number > chain.best.pass_number
 
     def _gain(self, chain: _Chain, one: _Text) -> float | None:

@@ -23,13 +23,13 @@ _LABEL = re.compile(
     rf"{_NAMES}\b[^:\n]{{0,60}}:\W*",
     re.IGNORECASE,
 )
-# What speaks of the exercise and not to the person. "I answered", "my answer is no" and "criticise" may stand in an answer.
+# What speaks of the exercise and not to the person. "The answer is no" and "criticise" may stand in an answer.
 _COMMENTS = re.compile(
-    r"\b(?:critiques?|revis(?:ed|ion|ions|ing) (?:of )?(?:the |my |your |this )?(?:answers?|responses?|replies|reply|version|text)"
-    r"|(?:this|the|my|your|a) revision|rewritten (?:answer|response|version)|(?:the|your|my) (?:last|previous|original|first|new) "
-    r"(?:answer|response|reply)|rewrit(?:e|ing) (?:the|your|my|this) (?:answer|response|reply)"
-    r"|the (?:answer|response) (?:was|does|should|could|would|may|helps|gives|seems|provides"
-    r"|is (?:not|also|very|too|wrong|right|correct|incorrect|harmful|unsafe|rude|vague|clear|unclear|helpful))\b)",
+    rf"^\W*(?:the|this|your) {_NAMES} (?!is (?:yes|no|that)\b)"
+    rf"|\bcritiques?\b|\b(?:this|the|my|your|a) revision\b|\b(?:revised|rewritten) {_NAMES}s?\b"
+    rf"|\b(?:the|your|my) (?:last|previous|original|first|new|given) {_NAMES}\b"
+    rf"|\b(?:revis|rewrit)(?:e|ing) (?:the|your|my|this) {_NAMES}\b"
+    r"|\bthe (?:answer|response) (?:was|does|should|could|would|helps|gives|seems|provides)\b",
     re.IGNORECASE,
 )
 # A turn that the writer went on to write for the other side.
@@ -109,15 +109,17 @@ def words(text: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
 
 
-def similarity(first: str, second: str) -> float:
-    """How alike two texts are, 0 to 1: twice the words of their longest matching runs over all words (Ratcliff and Obershelp)."""
-    return SequenceMatcher(None, words(first), words(second), autojunk=False).ratio()
-
-
 def is_copy(text: str, other: str, max_similarity: float) -> bool:
-    """Whether a text is another one, or only its beginning, but for case, punctuation and a few words."""
+    """Whether a text is another one but for case, punctuation and a few words, or only its beginning.
+
+    A few words: the similarity, twice the words in matching runs over all words (Ratcliff and Obershelp), is above the bound.
+    """
     said, known = words(text), words(other)
-    return bool(known) and (known[: len(said)] == said or similarity(text, other) > max_similarity)
+    if not known or known[: len(said)] == said:
+        return bool(known)
+    matcher = SequenceMatcher(None, said, known, autojunk=False)
+    # Cheap upper bounds of the ratio first.
+    return all(ratio() > max_similarity for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio))
 
 
 def copied_share(text: str, source: str) -> float:
