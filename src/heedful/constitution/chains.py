@@ -30,6 +30,25 @@ REASONS = (
 # Of a chain in which no revision could be asked for.
 NO_ANSWER, NO_CRITIQUE = "no-answer", "no-critique"
 CHAIN_REASONS = (NO_ANSWER, NO_CRITIQUE, *REASONS[:-1])
+# In words, of a revision and of a chain alike.
+MEANING = {
+    KEPT: "learned from",
+    NO_ANSWER: "there was no answer to criticise",
+    NO_CRITIQUE: "no critique was written",
+    "long-request": "what had to be asked is longer than the context",
+    "no-reply": "the writer did not reply",
+    "empty": "the reply is empty",
+    "cut": "the limit cut it off before a whole sentence",
+    "short": "too few words",
+    "loops": "repeats itself or says nothing",
+    "comments": "speaks of the answer or the critique, not to the person",
+    "copies-answer": "a copy of the answer",
+    "copies-critique": "a copy of the critique",
+    "copies-request": "a copy of the prompt, a request or an example",
+    "unscored": "the scorer gave no number",
+    "worse": "the scorer does not call it better than the answer",
+    "beaten": "another revision of the chain scored higher, or came first",
+}
 
 
 class Step(Record):
