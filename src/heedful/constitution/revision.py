@@ -218,6 +218,7 @@ class Reviser:
         """Has the texts written that have a request."""
         asked = [text for text in texts if text.asked is not None]
         self.done += len(texts) - len(asked)
+        self.progress(self.done, self.total, what)
 
         def finished(replies: Mapping[int, Reply]) -> None:
             self.done += len(replies)
