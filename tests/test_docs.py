@@ -17,6 +17,7 @@ from heedful.config import (
     Config,
     DPOSection,
     EvaluateSection,
+    FeedbackSection,
     GRPOSection,
     ILQLSection,
     KTOSection,
@@ -47,6 +48,7 @@ SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for nam
 ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
 BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
+CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -110,6 +112,7 @@ SETTINGS = [
     pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
     pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
+    pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
 ]
 
 
