@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import align, constitution, contests, data, evaluate, flow, label, reward, serve, talk, tictactoe
+from heedful.cli import (
+    align,
+    constitution,
+    contests,
+    data,
+    evaluate,
+    flow,
+    gate,
+    label,
+    prefer,
+    reward,
+    serve,
+    talk,
+    tictactoe,
+)
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -50,6 +64,8 @@ app.add_typer(align.app, name="align")
 app.add_typer(evaluate.app, name="evaluate")
 contests.register(evaluate.app)
 app.add_typer(constitution.app, name="constitution")
+prefer.register(constitution.app)
+gate.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 
