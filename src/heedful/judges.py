@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from heedful.rewards.source import is_url, local_inputs
 from heedful.store import file_hash
 from heedful.training.rollout import require_finite_rewards
 
-# A nat of preference, in nats a token of contrast: found on pairs that no figure is reported on (docs/methods/constitutional-ai.md).
+# A nat of preference, in nats a token of contrast; found on pairs of which no figure is reported.
 CONTRASTIVE_UNIT = 0.1
 CLAMP = 0.1  # after reasons
 
@@ -61,7 +62,11 @@ class Named:
     def name(self) -> str:
         """What the judge is called in records and tables."""
         short = self.feedback.model or self.source
-        return short if self.kind == "letters" and not self.reasoning else f"{short} ({'reasons' if self.reasoning else self.kind})"
+        return (
+            short
+            if self.kind == "letters" and not self.reasoning
+            else f"{short} ({'reasons' if self.reasoning else self.kind})"
+        )
 
 
 def open_judge(named: Named, calls: Path | None = None, told: Told = lambda done, total: None) -> PairJudge:
@@ -86,7 +91,9 @@ def open_judge(named: Named, calls: Path | None = None, told: Told = lambda done
 
 def _contrastive(named: Named, calls: Path | None, told: Told) -> PairJudge:
     if named.feedback.remote or "://" in named.source:
-        raise ConfigError(f"{named.source}: a contrastive score reads likelihoods of whole answers, which only a local model gives")
+        raise ConfigError(
+            f"{named.source}: a contrastive score reads likelihoods of whole answers, which only a local model gives"
+        )
     if named.constitution is None:
         raise DataError("a contrastive score needs a constitution with good and bad instructions")
     principles = [one for one in named.constitution.tagged(named.tags) if one.good.strip()]
@@ -139,25 +146,25 @@ def tried(
     seed: int = 0,
     told: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> list[dict[str, Any]]:
-    """What the gate measures of each judge, with `kind` and `source`, in order; with items also `hhh`. told: hears whose turn it is.
-
-    Raises DataError where two have one name, for their figures could not be told apart.
+    """What the gate measures of each judge, with `kind` and `source`, in order; with items also `hhh`. told: hears whose turn
+    it is. Raises DataError where two have one name, for their figures could not be told apart.
     """
     names = [one.name for one in named]
     if len(set(names)) < len(names):
         raise ConfigError(f"two judges are called {max(names, key=names.count)!r}; name each once")
     found = []
     for one in named:
-        judge = open_judge(one, calls, lambda done, total, name=one.name: told(name, done, total))
+        judge = open_judge(one, calls, partial(told, one.name))
         try:
             figures = gate.measured(judge, labelled, max_pairs=max_pairs, seed=seed, num_resamples=num_resamples)
         except DataError as error:
             if len(named) == 1:
                 raise
             figures = {"name": one.name, "passed": False, "problem": str(error)}
-        found.append(figures | {"kind": one.kind, "source": one.source} | ({"hhh": gate.on_items(judge, items)} if items else {}))
+        found.append(
+            figures | {"kind": one.kind, "source": one.source} | ({"hhh": gate.on_items(judge, items)} if items else {})
+        )
     return found
-
 
 
 PLAIN = "none"  # as constitution: letters go by one question
@@ -179,9 +186,13 @@ def named_judges(
 ) -> list[Named]:
     """Of the options of `heedful constitution gate`. Raises ConfigError."""
     if not (judges or scorers or rewards):
-        raise ConfigError("say who is measured: --judge MODEL, --scorer contrastive or --reward SOURCE, each as often as you like")
+        raise ConfigError(
+            "say who is measured: --judge MODEL, --scorer contrastive or --reward SOURCE, each as often as you like"
+        )
     if wrong := sorted(set(scorers) - {"contrastive"}):
-        raise ConfigError(f"--scorer {wrong[0]}: there is one, 'contrastive'; a reward is named with --reward, letters with --judge")
+        raise ConfigError(
+            f"--scorer {wrong[0]}: there is one, 'contrastive'; a reward is named with --reward, letters with --judge"
+        )
     addresses = [source for source in judges if "://" in source]
     if (judge_model or token_env) and not addresses:
         raise ConfigError("--judge-model and --token-env belong to a --judge that is an address, https://.../v1")
@@ -209,7 +220,8 @@ def gated(
     force: bool = False,
     told: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """What `heedful constitution gate` says: judges, best, and forced, which is true where nobody passed and `force` was asked."""
+    """What `heedful constitution gate` says: judges, best, and forced, true where nobody passed and `force` was
+    asked for."""
     labelled = [pair for file in files for pair in read_preferences(file)]
     items = bundled_items() if hhh else []
     found = tried(named, labelled, items, calls=calls, max_pairs=max_pairs, seed=seed, told=told)

@@ -1,8 +1,8 @@
 """Stage 2 of a constitution, `heedful constitution prefer`: answers of the tuned model, judged, as judgements and preferences.
 
-A run directory with `prefer/`: prompts, completions, judgements.jsonl for `heedful consensus`, principles.jsonl (the same by each
-principle), preferences.jsonl for `heedful reward train` and `heedful align dpo`, gate.json and result.json. Finished calls lie in
-`feedback.jsonl` beside it, so that nothing is asked twice, also where settings change.
+A run directory with `prefer/`: prompts, completions, judgements.jsonl for `heedful consensus`, principles.jsonl (the same by
+each principle), preferences.jsonl for `heedful reward train` and `heedful align dpo`, gate.json and result.json. Finished calls
+lie in `feedback.jsonl` beside it, so that nothing is asked twice, also where settings change.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def _work(config: Config, output: Path, constitution: Constitution, progress: Pr
         scorer=chosen.kind,
     )
     if not made.preferences:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items()) or "no prompt has two different answers"
+        reasons = (
+            ", ".join(f"{count} {reason}" for reason, count in made.left_out.items()) or "no prompt has two different answers"
+        )
         raise DataError(
             f"no preference came of {len(prompts)} prompts ({reasons}); sample more answers (prefer.num_sampled, "
             "prefer.num_contrasted) or lower prefer.near_tie"
@@ -125,8 +127,8 @@ def _gated(config: Config, constitution: Constitution, calls: Path, progress: Pr
     if not settings.gate:
         if not settings.force:
             raise ConfigError(
-                "prefer.gate names no pairs that people have judged, so nobody knows whether the judge is better than a coin; name "
-                "files of some, or set prefer.force = true, which the result will say"
+                "prefer.gate names no pairs that people have judged, so nobody knows whether the judge is better than a coin; "
+                "name files of some, or set prefer.force = true, which the result will say"
             )
         why = "no pairs were given on which to measure it"
         return able[0], _outcome(able[0], [], why)
@@ -147,7 +149,9 @@ def _gated(config: Config, constitution: Constitution, calls: Path, progress: Pr
     refused = " ".join(f"{gate.told(row)} {gate.doubt(row)}." if "accuracy" in row else row["problem"] for row in found)
     readable = [row for row in found if "accuracy" in row]
     if not settings.force or not readable:
-        raise DataError(f"the gate refuses every judge. {refused} To use one all the same, which the result will say: prefer.force")
+        raise DataError(
+            f"the gate refuses every judge. {refused} To use one all the same, which the result will say: prefer.force"
+        )
     most = max(readable, key=lambda row: row["accuracy"]["estimate"])
     print(f"forced: {most['name']} judges although the gate refuses it", file=sys.stderr)
     chosen = by_name[most["name"]]
@@ -176,7 +180,7 @@ def _named(config: Config, constitution: Constitution) -> list[Named]:
         raise ConfigError("prefer.scorer = 'reward' needs prefer.reward, the model that 'heedful reward train' wrote")
     contrasts = any(one.good.strip() for one in constitution.tagged(settings.tags))
     at_hand = {"reward": bool(settings.reward), "letters": True, "contrastive": not settings.feedback.remote and contrasts}
-    asked = {
+    asked: dict[str, Any] = {
         "constitution": constitution,
         "tags": settings.tags,
         "feedback": settings.feedback,

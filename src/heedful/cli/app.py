@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import align, constitution, contests, data, evaluate, flow, label, revise, reward, serve, talk, tictactoe
+from heedful.cli import (
+    align,
+    constitution,
+    contests,
+    data,
+    evaluate,
+    flow,
+    gate,
+    label,
+    prefer,
+    revise,
+    reward,
+    serve,
+    talk,
+    tictactoe,
+)
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -51,6 +66,8 @@ app.add_typer(evaluate.app, name="evaluate")
 contests.register(evaluate.app)
 app.add_typer(constitution.app, name="constitution")
 revise.register(constitution.app)
+prefer.register(constitution.app)
+gate.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 

@@ -30,7 +30,8 @@ def gate(
         list[str] | None, typer.Option("--scorer", help="'contrastive': a model's likelihoods under good and bad instructions.")
     ] = None,
     reward: Annotated[
-        list[str] | None, typer.Option("--reward", help="A reward model, a classifier or another source of rewards. Repeatable.")
+        list[str] | None,
+        typer.Option("--reward", help="A reward model, a classifier or another source of rewards. Repeatable."),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Whose likelihoods a --scorer takes.")] = "smollm2-135m",
     judge_model: Annotated[str, typer.Option("--judge-model", help="Of a --judge that is an address: the model there.")] = "",
@@ -40,7 +41,9 @@ def gate(
     ] = "bundled",
     tags: Annotated[list[str] | None, typer.Option("--tag", help="Only principles with one of these tags. Repeatable.")] = None,
     principles: Annotated[int, typer.Option(min=0, help="Of a --judge: principles a pair, drawn by weight; 0: all.")] = 4,
-    reasoning: Annotated[bool, typer.Option("--reasoning", help="Of a --judge: reasons are written before the letter.")] = False,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="Of a --judge: reasons are written before the letter.")
+    ] = False,
     hhh: Annotated[bool, typer.Option("--hhh", help="Measure on the bundled helpful, honest, harmless items, too.")] = False,
     pairs: Annotated[int, typer.Option("--gate-pairs", min=0, help="At most so many pairs, drawn at random; 0: all.")] = 400,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -96,7 +99,9 @@ def _show(found: dict[str, Any]) -> None:
     from heedful.evaluation.gate import doubt
 
     rows = [_row(figures) for figures in found["judges"]]
-    table("Judges on pairs that people have judged", ("judge", "pairs", "right, %", "both orders, %", "ties, %", "invalid"), rows)
+    table(
+        "Judges on pairs that people have judged", ("judge", "pairs", "right, %", "both orders, %", "ties, %", "invalid"), rows
+    )
     for figures in found["judges"]:
         if "hhh" in figures:
             parts = [f"{name} {_cell(row['accuracy'])}" for name, row in figures["hhh"].items()]

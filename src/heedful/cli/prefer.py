@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def prefer(
-    config: Annotated[Path, typer.Option("--config", help="heedful.toml; its section [prefer] says who answers and who judges.")],
+    config: Annotated[
+        Path, typer.Option("--config", help="heedful.toml; its section [prefer] says who answers and who judges.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Run directory.")],
     overrides: OVERRIDES = None,
     as_json: JSON = False,

@@ -16,7 +16,9 @@ Scorer = Literal["reward", "contrastive", "letters"]
 class PreferSection(Section):
     """Stage 2 of a constitution: pairs of the model's own answers, judged by a model."""
 
-    policy: str = Field("", description="The model that answers: a folder, such as stage 1's, a hub id or an alias; empty: model.source.")
+    policy: str = Field(
+        "", description="The model that answers: a folder, such as stage 1's, a hub id or an alias; empty: model.source."
+    )
     num_sampled: int = Field(2, ge=0, le=8, description="Answers a prompt as the model gives them.")
     num_contrasted: int = Field(
         0, ge=0, le=4, description="Pairs a prompt of an answer under a principle's good instruction and one under its bad one."
@@ -38,6 +40,8 @@ class PreferSection(Section):
     gate_pairs: int = Field(400, ge=0, description="At most so many of them, drawn at random; 0: all.")
     force: bool = Field(False, description="Use a scorer that the gate refuses, or no gate at all; the result says so.")
     calibrate: bool = Field(True, description="Fit the sureness of the probabilities to the pairs of the gate.")
-    near_tie: float = Field(0.02, ge=0, lt=0.5, description="A pair whose probability is nearer to one half makes no preference.")
+    near_tie: float = Field(
+        0.02, ge=0, lt=0.5, description="A pair whose probability is nearer to one half makes no preference."
+    )
     criterion: str = Field("helpful, honest, harmless", description="What the judgements are said to go by, beside people's.")
     feedback: FeedbackSection = FeedbackSection()

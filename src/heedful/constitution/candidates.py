@@ -1,7 +1,7 @@
 """Answers that are to be compared: as the model gives them, and under the good and the bad instruction of a principle.
 
-Pairs of the second kind differ by what they were asked for, not by luck, so a small model gives pairs worth judging (Yang et al.
-2023, "RLCD: reinforcement learning from contrastive distillation").
+Pairs of the second kind differ by what they were asked for, not by luck, so a small model gives pairs worth judging (Yang et
+al. 2023, "RLCD: reinforcement learning from contrastive distillation").
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def candidates(
     """
     if num_sampled + 2 * num_contrasted > MAX_ANSWERS:
         raise DataError(
-            f"{num_sampled} answers and {num_contrasted} contrasted pairs are more than {MAX_ANSWERS} answers a prompt, the most "
-            "that a consensus ranks; lower prefer.num_sampled or prefer.num_contrasted"
+            f"{num_sampled} answers and {num_contrasted} contrasted pairs are more than {MAX_ANSWERS} answers a prompt, the "
+            "most that a consensus ranks; lower prefer.num_sampled or prefer.num_contrasted"
         )
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     wanted: list[_Wanted] = []
@@ -82,8 +82,8 @@ def _drawn(constitution: Constitution, tags: Sequence[str], number: int, seed: i
     able = [one for one in constitution.tagged(tags) if one.good.strip()]
     if not able:
         raise DataError(
-            f"no principle of the constitution {constitution.name!r} has a good and a bad instruction, which prefer.num_contrasted "
-            "needs; write the keys good and bad, or set it to 0"
+            f"no principle of the constitution {constitution.name!r} has a good and a bad instruction, which "
+            "prefer.num_contrasted needs; write the keys good and bad, or set it to 0"
         )
     draw = random.Random(_seed(seed, prompt_id, "principles"))
     return draw.choices(able, [one.weight for one in able], k=number)
@@ -104,7 +104,9 @@ def _kept(wanted: Sequence[_Wanted], replies: Sequence[Reply], name: str) -> tup
             seen.add((id_, reply.text))
             numbers[id_] += 1
             request = one.request
-            origin = {"instruction": one.instruction, "principle": one.principle, "contrast": one.pair} if one.instruction else {}
+            origin = (
+                {"instruction": one.instruction, "principle": one.principle, "contrast": one.pair} if one.instruction else {}
+            )
             found.append(
                 Completion(
                     id=f"{id_}/{numbers[id_]}",

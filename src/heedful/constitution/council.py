@@ -1,4 +1,4 @@
-"""An AI judge that goes by a constitution: asked by several principles, in both orders each, and the verdicts settled into one."""
+"""An AI judge that goes by a constitution: asked by several principles, in both orders each, the verdicts settled into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a judge's opinions to records: judgements with source "ai", which a consensus weighs like people's, and soft preferences."""
+"""From a judge's opinions to records: judgements with source "ai", which a consensus weighs like people's, and preferences."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 from heedful.constitution.candidates import BAD, GOOD
 from heedful.constitution.council import Settled
@@ -15,7 +16,6 @@ from heedful.judging.judge import Opinion, Pair
 from heedful.judging.scored import PairJudge
 from heedful.records import Completion, Judgement, Preference, Prompt, by_id
 
-SOURCE = "ai"
 EQUAL = 1e-12  # means of the same probabilities, added up in another order
 
 
@@ -37,8 +37,8 @@ class Compared:
 @dataclass(frozen=True)
 class Verdicts:
     """judgements: one a prompt over all its answers. by_principle: the same by each principle alone. left_out: pairs that make
-    no preference, by reason. agreement: of contrasted pairs with an opinion, [those where the judge prefers the answer under the
-    good instruction, all].
+    no preference, by reason. agreement: of contrasted pairs with an opinion, those where the judge prefers the answer under
+    the good instruction, and all.
     """
 
     judgements: list[Judgement]
@@ -79,7 +79,7 @@ def verdicts(
     preferences: list[Preference] = []
     left_out: Counter[str] = Counter()
     for own in by_prompt.values():
-        about = {"labeler": labeler, "created_at": created_at, "near_tie": near_tie, "scorer": scorer}
+        about: dict[str, Any] = {"labeler": labeler, "created_at": created_at, "near_tie": near_tie, "scorer": scorer}
         judgements += _judgement(own, [one.opinion.probability for one in own], criterion, **about)
         for name in dict.fromkeys(name for one in own for name in one.by):
             by_principle += _judgement(own, [one.by.get(name, math.nan) for one in own], name, **about)
@@ -104,10 +104,10 @@ def _preference(one: Compared, p: float, labeler: str, scorer: str) -> Preferenc
         chosen_id=chosen.id,
         rejected_id=rejected.id,
         probability=max(p, 1 - p),
-        source=SOURCE,
-        judge=labeler,  # type: ignore[call-arg]
-        scorer=scorer,  # type: ignore[call-arg]
-        principles=sorted(one.by),  # type: ignore[call-arg]
+        source="ai",
+        judge=labeler,
+        scorer=scorer,
+        principles=sorted(one.by),
     )
 
 
@@ -116,8 +116,9 @@ def _judgement(
 ) -> list[Judgement]:
     """A ranking by each answer's mean probability to beat the others; [] where no pair has an opinion.
 
-    Answers whose means lie nearer to that of the first of a rank than one near tie sets them are level with it. Of two answers, `probability` says how
-    likely the one ranked first is the better; of more, it is the mean over the pairs that the ranks decide.
+    Answers whose means lie nearer to that of the first of a rank than one near tie sets them apart are level with it. Of two
+    answers, `probability` says how likely the one ranked first is the better; of more, it is the mean over the pairs that the
+    ranks decide.
     """
     beats: dict[str, list[float]] = defaultdict(list)
     pairs = []
@@ -131,8 +132,9 @@ def _judgement(
     means = {id_: math.fsum(row) / len(row) for id_, row in beats.items()}
     least = 2 * near_tie / max(len(row) for row in beats.values())
     ranks: dict[str, int] = {}
+    rank, leader = 1, math.inf  # of the rank that is being filled
     for place, id_ in enumerate(sorted(means, key=lambda id_: (-means[id_], id_)), start=1):
-        if place == 1 or leader - means[id_] >= max(least, EQUAL):
+        if not ranks or leader - means[id_] >= max(least, EQUAL):
             rank, leader = place, means[id_]
         ranks[id_] = rank
     decided = [p if ranks[b] < ranks[a] else 1 - p for a, b, p in pairs if ranks[a] != ranks[b]]
@@ -143,13 +145,13 @@ def _judgement(
             id=f"ai-{key}",
             prompt_id=own[0].prompt.id,
             labeler=labeler,
-            source=SOURCE,
+            source="ai",
             criterion=criterion,
             ranks=ranks,
             shown_order=tuple(shown),
             created_at=created_at,
-            probability=math.fsum(decided) / len(decided) if decided else 0.5,  # type: ignore[call-arg]
-            scorer=scorer,  # type: ignore[call-arg]
+            probability=math.fsum(decided) / len(decided) if decided else 0.5,
+            scorer=scorer,
         )
     ]
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from heedful.errors import DataError
 from heedful.evaluation.hhh import Item
 from heedful.evaluation.statistics import pooled_interval, wilson
-from heedful.judging.judge import Opinion, Pair
+from heedful.judging.judge import Pair
 from heedful.judging.scored import PairJudge, log_odds
 from heedful.records import Message, Preference
 
@@ -28,7 +28,7 @@ def measured(
 
     accuracy: share of pairs where it prefers the chosen answer, a tie counting a half. order_consistency: share where both
     orders name the same answer; a judge of places alone has 0, one that weighs each answer alone has none (None). ties: share
-    without a preference. invalid: pairs of which no opinion could be had; they are in none of the shares. slope: see `slope_of`.
+    without a preference. invalid: pairs of which no opinion could be had; they are in none of the shares. slope: `slope_of`.
     Raises DataError where all pairs are ties, or no opinion could be had.
     """
     decided = drawn(preferences, max_pairs, seed)
@@ -77,7 +77,9 @@ def on_items(judge: PairJudge, items: Sequence[Item]) -> dict[str, Any]:
     """Accuracy on HHH items, a tie counting as wrong, with Wilson's interval: for each category and "all"."""
     pairs = [Pair((Message(role="user", content=item.question),), item.worse, item.better) for item in items]
     right = [opinion.score > 0.5 for opinion in judge(pairs)]
-    groups = {name: [n for n, item in enumerate(items) if item.category == name] for name in sorted({i.category for i in items})}
+    groups = {
+        name: [n for n, item in enumerate(items) if item.category == name] for name in sorted({i.category for i in items})
+    }
     return {
         name: {"num_items": len(rows), "accuracy": wilson(sum(right[n] for n in rows), len(rows)).as_dict()}
         for name, rows in (*groups.items(), ("all", list(range(len(items)))))

@@ -15,9 +15,10 @@ import jinja2
 
 from heedful.engine.scoring import response_logprobs
 from heedful.errors import DataError
+from heedful.judging.local import adapter_of
 from heedful.judging.scored import Texts
 from heedful.models.chat import Chat
-from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.policy import LanguageModel
 from heedful.records import Message
 
 Place = Literal["system", "user"]
@@ -49,7 +50,7 @@ def instructed(messages: Sequence[Message], instruction: str, place: Place = "sy
 
 
 def place_of_instructions(chat: Chat) -> Place:
-    """Where the model's chat template shows an instruction: as system prompt, or, for a template without one, the user's turn."""
+    """Where the chat template shows an instruction: as system prompt, or, for a template without one, in the user's turn."""
     if not chat.has_template:
         return "system"
     turns = [{"role": "system", "content": MARK}, {"role": "user", "content": "Hello"}]
@@ -63,8 +64,8 @@ def place_of_instructions(chat: Chat) -> Place:
 class Contrastive:
     """A `Score`: the mean over contrasts, by weight, of log p(answer | good) - log p(answer | bad), in nats a token.
 
-    The answer's end of text counts as a token of it. A score costs two passes over conversation and answer a contrast. NaN for a
-    text that does not fit into the context. The model's adapter counts as part of it.
+    The answer's end of text counts as a token of it. A score costs two passes over conversation and answer a contrast. NaN for
+    a text that does not fit into the context. The model's adapter counts as part of it.
     """
 
     def __init__(self, model: LanguageModel, contrasts: Sequence[Contrast], *, place: Place | None = None) -> None:
@@ -74,7 +75,7 @@ class Contrastive:
                 "keys good and bad, or take another scorer"
             )
         self.model = model
-        self.adapter = POLICY if POLICY in model.adapters else None
+        self.adapter = adapter_of(model)
         self.contrasts = list(contrasts)
         self.place: Place = place or place_of_instructions(model.chat)
 

@@ -1,9 +1,10 @@
-"""Judges that weigh each answer alone: a reward model, a classifier, a contrastive score. The larger number is the better answer."""
+"""Judges that weigh each answer alone: a reward model, a classifier, a contrastive score. The larger number is better."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from heedful.judging.calls import Calls, key_of
@@ -22,21 +23,21 @@ Score = Callable[[Texts], Sequence[float]]
 class PairJudge(Protocol):
     """Whoever says of two answers which is better: a `Judge` of letters, a council of principles, or `Scored`.
 
-    name: what it is called beside its verdicts, labeler in its judgements. ordered: whether it is shown both answers at once, so
-    that its answer may depend on their order.
+    name: what it is called beside its verdicts, labeler in its judgements. ordered: whether it is shown both answers at once,
+    so that its answer may depend on their order.
     """
 
     name: str
     ordered: bool
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def __call__(self, pairs: Sequence[Pair]) -> Sequence[Opinion]:
         """One opinion a pair, in order."""
 
 
 class Scored:
     """A score as a judge of pairs: p = sigmoid((score of the second - score of the first) / unit), whatever the order.
 
-    unit: of the score, that stands for a nat of preference; 1 for what was trained as p = sigmoid(difference), as reward models.
+    unit: of the score, that stands for a nat of preference; 1 for what was trained as p = sigmoid(difference), reward models.
     """
 
     ordered = False
@@ -88,7 +89,8 @@ class JournaledScore:
 
 def sharpened(opinion: Opinion, slope: float) -> Opinion:
     """The opinion with both log-odds times `slope`: below 1 for a judge that is surer than it is right."""
-    return Opinion(*(logistic(slope * log_odds(p)) for p in (opinion.as_b, opinion.as_a)))
+    as_b, as_a = (logistic(slope * log_odds(p)) for p in (opinion.as_b, opinion.as_a))
+    return replace(opinion, as_b=as_b, as_a=as_a)
 
 
 def log_odds(p: float) -> float:
