@@ -73,6 +73,27 @@ def test_requests_are_a_conversation_with_examples_in_front() -> None:
                 assert revision.messages[place + 2].content == RULES[example.principle].critique
 
 
+def test_quoted_requests_hold_all_in_one_message() -> None:
+    def script(request: Request) -> Reply:
+        last = request.messages[-1].content
+        return Reply(GOOD if "Write it anew" in last else CRITIQUE if "What is wrong with it?" in last else ANSWER)
+
+    writer = ScriptedWriter(script)
+    (chain,) = chains(writer=writer, form="quoted", num_examples=2)
+    _, critique, revision = writer.asked
+    (principle,) = (RULES[name] for name in chain.principles)
+    for request, parts in ((critique, [ANSWER, principle.critique]), (revision, [ANSWER, CRITIQUE, principle.revision])):
+        assert [message.role for message in request.messages] == ["user", "assistant"] * 2 + ["user"]
+        places = [request.messages[-1].content.index(part) for part in (prompts(1)[0].messages[0].content, *parts)]
+        assert places == sorted(places)
+    said = {message.content for message in revision.messages if message.role == "assistant"}
+    assert said <= {one.revision for one in RULES.examples}, "what the model says in the examples is what is wanted of it"
+    assert {message.content for message in critique.messages if message.role == "assistant"} <= {
+        one.critique for one in RULES.examples
+    }
+    assert chain.verdict == KEPT
+
+
 def test_instructions_of_a_prompt_stay_before_the_examples() -> None:
     writer = ScriptedWriter(plain)
     system = Message(role="system", content="Be brief.")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from heedful.constitution.principles import Constitution, Example, Principle
 from heedful.judging.writing import Request
 from heedful.records import Message
 
 Turns = tuple[Message, ...]
+# turns: the conversation goes on, as if a person criticised the answer. quoted: one message holds prompt, answer and critique,
+# so that all that the model says in the examples is what is wanted of it.
+Form = Literal["turns", "quoted"]
 
 MIN_CRITIQUE_WORDS = 8  # fewer say nothing any more
 
@@ -23,13 +27,15 @@ class Worked:
     principle: Principle
 
     @property
-    def criticised(self) -> Turns:
+    def texts(self) -> tuple[str, ...]:
         one = self.example
-        return *_said(one.prompt, one.answer), *_said(self.principle.critique, one.critique)
+        return one.prompt, one.answer, one.critique, one.revision, self.principle.critique, self.principle.revision
 
-    @property
-    def revised(self) -> Turns:
-        return *self.criticised, *_said(self.principle.revision, self.example.revision)
+    def turns(self, form: Form, *, revised: bool) -> Turns:
+        """The example as the request that follows is put, with the critique, or the revision, as its reply."""
+        one = self.example
+        asked = _put(form, (_user(one.prompt),), one.answer, self.principle, one.critique if revised else None)
+        return *asked, _assistant(one.revision if revised else one.critique)
 
 
 @dataclass(frozen=True)
@@ -60,21 +66,28 @@ def examples_for(
 
 
 def critique_request(
-    messages: Sequence[Message], text: str, principle: Principle, examples: Sequence[Worked], draw: Request, fits: Fits
+    form: Form,
+    messages: Sequence[Message],
+    text: str,
+    principle: Principle,
+    examples: Sequence[Worked],
+    draw: Request,
+    fits: Fits,
 ) -> Asked | None:
     """Asks what is wrong with the text; None where not even that without examples fits. Examples give way, the first first.
 
     draw: how the text is drawn, in a request whose conversation is not read.
     """
-    own = (_assistant(text), _user(principle.critique))
     for shown in _fewer(examples):
-        request = replace(draw, messages=(*_after([turn for one in shown for turn in one.criticised], messages), *own))
+        turns = [turn for one in shown for turn in one.turns(form, revised=False)]
+        request = replace(draw, messages=_after(turns, _put(form, messages, text, principle)))
         if fits(request):
             return Asked(request, shown)
     return None
 
 
 def revision_request(
+    form: Form,
     messages: Sequence[Message],
     text: str,
     critique: str,
@@ -90,9 +103,9 @@ def revision_request(
     """
 
     def asked(shown: tuple[Worked, ...], said: str) -> Asked:
-        own = (_assistant(text), *_said(principle.critique, said), _user(principle.revision))
-        turns = [turn for one in shown for turn in one.revised]
-        return Asked(replace(draw, messages=(*_after(turns, messages), *own)), shown, said, said != critique)
+        turns = [turn for one in shown for turn in one.turns(form, revised=True)]
+        request = replace(draw, messages=_after(turns, _put(form, messages, text, principle, said)))
+        return Asked(request, shown, said, said != critique)
 
     for shown in _fewer(examples):
         found = asked(shown, critique)
@@ -115,14 +128,21 @@ def _fewer(examples: Sequence[Worked]) -> Iterator[tuple[Worked, ...]]:
     return (tuple(examples[first:]) for first in range(len(examples) + 1))
 
 
+def _put(form: Form, messages: Sequence[Message], text: str, principle: Principle, critique: str | None = None) -> Turns:
+    """What is asked about an answer to a conversation: for a critique, or with one for a revision."""
+    if form == "turns":
+        asked = (*messages, _assistant(text), _user(principle.critique))
+        return asked if critique is None else (*asked, _assistant(critique), _user(principle.revision))
+    *before, last = messages
+    parts = [f"You were asked: {last.content}", f"Your last answer: {text}"]
+    parts += [principle.critique] if critique is None else [f"What is wrong with it: {critique}", principle.revision]
+    return *before, _user("\n\n".join(parts))
+
+
 def _after(turns: Sequence[Message], messages: Sequence[Message]) -> Turns:
     """Examples before the conversation, but behind its instructions."""
-    place = 1 if messages and messages[0].role == "system" else 0
+    place = 1 if messages[0].role == "system" else 0
     return (*messages[:place], *turns, *messages[place:])
-
-
-def _said(question: str, answer: str) -> tuple[Message, Message]:
-    return _user(question), _assistant(answer)
 
 
 def _user(text: str) -> Message:

@@ -194,7 +194,7 @@ class Reviser:
         for chain in chains:
             critique, draw = self._new(chain, "critique", number)
             asking = (chain.prompt.messages, chain.text, chain.principles[place], chain.examples[place])
-            critique.asked = critique_request(*asking, draw, self.write.fits)
+            critique.asked = critique_request(self.settings.form, *asking, draw, self.write.fits)
             critiques.append(critique)
         self._ask(critiques, f"critiques, pass {number}")
         written = []
@@ -205,7 +205,7 @@ class Reviser:
             for one in range(1, self.settings.num_revisions + 1) if said else ():
                 revision, draw = self._new(chain, "revision", number, one)
                 shown = (chain.text, said, chain.principles[place], chain.examples[place])
-                revision.asked = revision_request(chain.prompt.messages, *shown, draw, self.write.fits)
+                revision.asked = revision_request(self.settings.form, chain.prompt.messages, *shown, draw, self.write.fits)
                 written.append((chain, critique, revision))
         self._ask([revision for _, _, revision in written], f"revisions, pass {number}")
         for chain, critique, revision in written:
@@ -237,7 +237,9 @@ class Reviser:
             revision.verdict = "empty" if reply.problem == EMPTY else "no-reply"
         else:
             revision.cleaned = self.rules.clean(reply.text, reply.finish)
-            shown = [turn.content for turn in asked.request.messages if turn.content not in (chain.text, asked.critique)]
+            principle = chain.principles[revision.pass_number - 1]
+            shown = [turn.content for turn in chain.prompt.messages] + [principle.critique, principle.revision]
+            shown += [text for one in asked.examples for text in one.texts]
             revision.verdict = self.rules.reason(
                 revision.cleaned, answer=chain.answer.reply.text, critique=critique.reply.text, requests=shown
             )
