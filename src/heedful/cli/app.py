@@ -11,6 +11,7 @@ import typer
 
 from heedful.cli import (
     align,
+    both_stages,
     constitution,
     contests,
     data,
@@ -70,6 +71,7 @@ red_team.register(constitution.app)
 revise.register(constitution.app)
 prefer.register(constitution.app)
 gate.register(constitution.app)
+both_stages.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 
