@@ -141,6 +141,7 @@ def test_principles_are_drawn_by_tag_and_by_seed() -> None:
         (f"Revised answer: {GOOD}", "stop", KEPT),
         (f"{GOOD} And then you could also", "length", KEPT),
         (f"{GOOD}\n\nUser: And now?", "stop", KEPT),
+        (f"{GOOD}\n\nYour last answer: No.\n\nWhat is wrong with it:", "length", KEPT),
         (f'"{GOOD}"', "stop", KEPT),
     ],
 )

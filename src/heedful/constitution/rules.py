@@ -32,8 +32,10 @@ _COMMENTS = re.compile(
     r"|\bthe (?:answer|response) (?:was|does|should|could|would|helps|gives|seems|provides)\b",
     re.IGNORECASE,
 )
-# A turn that the writer went on to write for the other side.
-_NEXT_TURN = re.compile(r"\n\s*(?:user|human|question|assistant|person)\s*:", re.IGNORECASE)
+# A turn that the writer went on to write for the other side, or the next request as requests.py quotes one.
+_NEXT_TURN = re.compile(
+    r"\n\s*(?:user|human|question|assistant|person|you were asked|your last answer|what is wrong with it)\s*:", re.IGNORECASE
+)
 _SENTENCE = re.compile(r".*[.!?][\"')\]”’]*(?=\s|$)", re.DOTALL)
 
 
