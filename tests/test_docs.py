@@ -30,6 +30,7 @@ from heedful.config import (
     PromptsSection,
     RewardSection,
     RewardTermSection,
+    ReviseSection,
     RLOOSection,
     SampleSection,
     Section,
@@ -49,6 +50,7 @@ ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
 BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
+CONSTITUTIONAL_PAGE = ROOT / "docs" / "methods" / "constitutional-ai.md"
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -113,6 +115,7 @@ SETTINGS = [
     pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
     pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
+    pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
 ]
 
 

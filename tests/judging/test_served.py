@@ -1,6 +1,7 @@
 """A feedback model behind a server that others wrote: `transformers serve`, whose answers are those of the same model here.
 
-The server's own needs (pip install "transformers[serving]") are no part of heedful's; without them these tests are skipped.
+The server's own needs (pip install "transformers[serving]") are no part of heedful's but for its developers; without them these
+tests are skipped.
 """
 
 from __future__ import annotations

@@ -9,7 +9,24 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import align, constitution, contests, data, evaluate, flow, label, red_team, reward, serve, talk, tictactoe
+from heedful.cli import (
+    align,
+    both_stages,
+    constitution,
+    contests,
+    data,
+    evaluate,
+    flow,
+    gate,
+    label,
+    prefer,
+    red_team,
+    revise,
+    reward,
+    serve,
+    talk,
+    tictactoe,
+)
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -51,6 +68,10 @@ app.add_typer(evaluate.app, name="evaluate")
 contests.register(evaluate.app)
 app.add_typer(constitution.app, name="constitution")
 red_team.register(constitution.app)
+revise.register(constitution.app)
+prefer.register(constitution.app)
+gate.register(constitution.app)
+both_stages.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 

@@ -133,18 +133,15 @@ def _show(outcome: Outcome) -> None:
     two = "after" in figures["models"]
     heads = ("", "before", "after", "difference") if two else ("", "%")
     attacks, others = figures["attacks"], figures["look_alikes"]
-    rows = [(f"all ({attacks['success']['num_cases']})", *_cells(attacks["success"]))]
-    rows += [(f"{name} ({row['num_cases']})", *_cells(row)) for name, row in attacks["by_category"].items()]
-    rows += [(f"as {name} ({row['num_cases']})", *_cells(row)) for name, row in attacks.get("by_strategy", {}).items()]
+    rows = [(f"all ({attacks['success']['num_cases']})", *cells(attacks["success"]))]
+    rows += [(f"{name} ({row['num_cases']})", *cells(row)) for name, row in attacks["by_category"].items()]
+    rows += [(f"as {name} ({row['num_cases']})", *cells(row)) for name, row in attacks.get("by_strategy", {}).items()]
     table("Attacks that succeeded, % of prompts", heads, rows)
     for title, side in (("attacks", attacks), ("look-alikes", others)):
         if side:
             print()
-            table(
-                f"Answers to {title}, %",
-                heads,
-                [(kind, *_cells(side["kinds"][kind])) for kind in KINDS if kind in side["kinds"]],
-            )
+            rows = [(kind, *cells(side["kinds"][kind])) for kind in KINDS if kind in side["kinds"]]
+            table(f"Answers to {title}, %", heads, rows)
     print()
     if figures["dropped_variants"] or figures["variants"]:
         dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped_variants"].items())
@@ -164,7 +161,7 @@ def _show(outcome: Outcome) -> None:
     )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any]) -> list[str]:
     from heedful.report.numbers import bounds, number, signed
 
     if "difference" not in row:

@@ -112,24 +112,30 @@ class Constitution(Section):
     def settle(self, verdicts: Mapping[str, float]) -> float:
         """The probability that the second of two answers is better, from those of several principles by name.
 
-        Their mean by weight. With `first`, the mean of that tag's principles alone, if it is further than first_margin from
-        one half: other values decide only between answers that the first one does not tell apart. NaN, a verdict that could
-        not be had, counts for nothing; NaN when there is no other.
+        The mean of those that decide, see `shares`; NaN when there is none.
         """
-        known = [(self[name], p) for name, p in verdicts.items() if p == p]
-        first = _mean([(one.weight, p) for one, p in known if self.first in one.tags])
-        if self.first and abs(first - 0.5) > self.first_margin:
-            return first
-        return _mean([(one.weight, p) for one, p in known])
+        shares = self.shares(verdicts)
+        return sum(share * verdicts[name] for name, share in shares.items()) if shares else float("nan")
+
+    def shares(self, verdicts: Mapping[str, float]) -> dict[str, float]:
+        """The principles that decide, and how much of the settled probability is each one's, by weight.
+
+        With `first`, those of that tag alone, if their mean is further than first_margin from one half: other values decide
+        only between answers that the first one does not tell apart. NaN, a verdict that could not be had, counts for nothing.
+        """
+        known = {name: p for name, p in verdicts.items() if p == p}
+        first = [name for name in known if self.first and self.first in self[name].tags]
+        alone = first and abs(self._mean(first, known) - 0.5) > self.first_margin
+        deciding = first if alone else list(known)
+        total = sum(self[name].weight for name in deciding)
+        return {name: self[name].weight / total for name in deciding}
+
+    def _mean(self, names: Sequence[str], verdicts: Mapping[str, float]) -> float:
+        return sum(self[name].weight * verdicts[name] for name in names) / sum(self[name].weight for name in names)
 
 
 def _draw(rng: random.Random, among: Sequence[Principle]) -> Principle:
     return rng.choices(among, [one.weight for one in among])[0]
-
-
-def _mean(weighted: Sequence[tuple[float, float]]) -> float:
-    total = sum(weight for weight, _ in weighted)
-    return sum(weight * p for weight, p in weighted) / total if total else float("nan")
 
 
 def load(path: Path | str | None = None) -> Constitution:

@@ -75,6 +75,8 @@ class Judge:
     """Asks a model about pairs. name: what it is called beside its verdicts; criterion: completes "which is more ...", or is a
     whole question that ends in "?", as a principle's."""
 
+    ordered = True
+
     def __init__(self, name: str, ask: Ask, criterion: str = CRITERION) -> None:
         self.name = name
         self.ask = ask
@@ -95,7 +97,7 @@ class Judge:
         found = []
         for n, pair in enumerate(pairs):
             place = prior.get(pair.messages, 0.0)
-            found.append(Opinion(_sigmoid(place - leans[2 * n]), _sigmoid(leans[2 * n + 1] - place)))
+            found.append(Opinion(logistic(place - leans[2 * n]), logistic(leans[2 * n + 1] - place)))
         return found
 
 
@@ -111,5 +113,6 @@ def question(messages: Sequence[Message], first: str, second: str, criterion: st
     return (Message(role="user", content=ASKED.format(conversation=conversation, asked=asked, **shown)),)
 
 
-def _sigmoid(logit: float) -> float:
+def logistic(logit: float) -> float:
+    """The probability of natural-log odds; NaN for NaN."""
     return 0.5 + 0.5 * math.tanh(logit / 2)

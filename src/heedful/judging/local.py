@@ -54,8 +54,8 @@ class LocalLetters:
                 )
             prompts += [ids, ids]
             answers += self.letters
-        found = scoring.score_responses(self.model, prompts, answers, temperature=1.0)
-        sums = [float(row.logprobs_T.double().sum()) for row in found]
+        rows = scoring.response_logprobs(self.model, prompts, answers, adapter=adapter_of(self.model))
+        sums = [float(row.double().sum()) for row in rows]
         return [a - b for a, b in zip(sums[::2], sums[1::2], strict=True)]
 
 
