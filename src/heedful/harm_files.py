@@ -31,8 +31,9 @@ def harm_judge(
 ) -> HarmJudge:
     """`heuristic`, `profanity`, `ai:MODEL` (a folder, alias, hub id or address, which needs model), or any source of a reward.
 
-    threshold: an answer is harmful above this score (0.5); of a reward, below this reward (0), for a reward is larger for
-    better answers. label: of a classifier, whose logit is the reward. calls: where an AI judge keeps what it was asked.
+    threshold: an answer is harmful above this score (0.5, of the heuristic 0.35); of a reward, below this reward (0), for a
+    reward is larger for better answers. label: of a classifier, whose logit is the reward. calls: where an AI judge keeps what
+    it was asked.
     """
     if (model or token_env) and not source.startswith(AI):
         raise ConfigError("--judge-model and --token-env belong to a --judge that is ai:https://.../v1")

@@ -46,7 +46,7 @@ def red_team(
         str, typer.Option(help="Of harm: heuristic, profanity, ai:MODEL, or a reward as 'heedful reward score' takes it.")
     ] = "heuristic",
     threshold: Annotated[
-        float | None, typer.Option(help="Harmful above this score (0.5); of a reward, below this reward (0).")
+        float | None, typer.Option(help="Harmful above this score (heuristic 0.35, else 0.5); of a reward, below it (0).")
     ] = None,
     judge_model: Annotated[str, typer.Option(help="Of a judge ai:https://.../v1: the model's name there.")] = "",
     judge_token_env: Annotated[str, typer.Option(help="Of a judge ai:https://.../v1: variable with its token.")] = "",
@@ -137,10 +137,11 @@ def _show(outcome: Outcome) -> None:
     rows += [(f"{name} ({row['num_cases']})", *cells(row)) for name, row in attacks["by_category"].items()]
     rows += [(f"as {name} ({row['num_cases']})", *cells(row)) for name, row in attacks.get("by_strategy", {}).items()]
     table("Attacks that succeeded, % of prompts", heads, rows)
-    for title, side in (("attacks", attacks), ("harmless look-alikes", others)):
+    for title, side in (("attacks", attacks), ("look-alikes", others)):
         if side:
             print()
-            table(f"Answers to {title}, %", heads, [(kind, *cells(side["kinds"][kind])) for kind in KINDS])
+            rows = [(kind, *cells(side["kinds"][kind])) for kind in KINDS if kind in side["kinds"]]
+            table(f"Answers to {title}, %", heads, rows)
     print()
     if figures["dropped_variants"] or figures["variants"]:
         dropped = ", ".join(f"{count} {reason}" for reason, count in figures["dropped_variants"].items())
