@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful.config import parse, with_reward
+from heedful.config import RewardTermSection, parse, with_reward
 from heedful.config.feedback import FeedbackSection
 from heedful.constitution.council import Council
 from heedful.constitution.principles import Constitution, load
@@ -27,7 +27,7 @@ from heedful.models.policy import load_language_model
 from heedful.models.sources import resolve
 from heedful.records import Preference
 from heedful.rewards import asking
-from heedful.rewards.source import is_url, local_inputs
+from heedful.rewards import source as sources
 from heedful.store import file_hash
 from heedful.training.rollout import require_finite_rewards
 
@@ -43,7 +43,7 @@ class Named:
     """A judge as a user names it. kind and source: letters or contrastive of a model, or a reward.
 
     constitution: whose principles are asked or contrasted; None, for letters: one question by `criterion`. number: of
-    principles a pair is asked by, 0 for all. reasoning: letters after written reasons.
+    principles by which a pair is judged, 0 for all. reasoning: letters after written reasons.
     """
 
     kind: Literal["letters", "contrastive", "reward"]
@@ -62,6 +62,8 @@ class Named:
     def name(self) -> str:
         """What the judge is called in records and tables."""
         short = self.feedback.model or self.source
+        if self.kind == "reward":
+            short = next(iter(sources.named([_term(self.source)])))
         return (
             short
             if self.kind == "letters" and not self.reasoning
@@ -100,8 +102,10 @@ def _contrastive(named: Named, calls: Path | None, told: Told) -> PairJudge:
     device = choose_device()
     model = load_language_model(named.source, dtype=choose_dtype("auto", device), device=device)
     contrasts = [Contrast(one.good, one.bad, one.weight) for one in principles]
-    identity = f"contrastive {_identity(named.source)} {model.dtype} {contrasts}"
-    return Scored(named.name, _journaled(Contrastive(model, contrasts), identity, calls, told), unit=CONTRASTIVE_UNIT)
+    chosen: dict[str, Any] = {"number": named.number, "seed": named.seed}
+    identity = f"contrastive {_identity(named.source)} {model.dtype} {contrasts} {chosen}"
+    score = Contrastive(model, contrasts, **chosen)
+    return Scored(named.name, _journaled(score, identity, calls, told), unit=CONTRASTIVE_UNIT)
 
 
 def _journaled(score: Score, identity: str, calls: Path | None, told: Told) -> Score:
@@ -110,14 +114,18 @@ def _journaled(score: Score, identity: str, calls: Path | None, told: Told) -> S
 
 def _identity(source: str) -> str:
     """A source and the hash of what it is made of, where it is a model or lies here."""
-    if is_url(source):
+    if sources.is_url(source):
         return source
     return " ".join([source, *(file_hash(path) for path in local_inputs_of(source) or [resolve(source)])])
 
 
 def local_inputs_of(reward: str) -> list[Path]:
     """Files and folders that a reward is made of, so that a stage notices when they change."""
-    return local_inputs(with_reward(parse({}, reward), reward, "", "auto").reward.terms[0])
+    return sources.local_inputs(_term(reward))
+
+
+def _term(reward: str) -> RewardTermSection:
+    return with_reward(parse({}, reward), reward, "", "auto").reward.terms[0]
 
 
 def _rewards(source: str) -> Score:
@@ -205,7 +213,8 @@ def named_judges(
         feedback = FeedbackSection.model_validate({"source": source} | remote)
         how: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "reasoning": reasoning}
         found.append(Named("letters", source, feedback, seed=seed, **how))
-    found += [Named("contrastive", model, constitution=rules, tags=tuple(tags)) for _ in scorers]
+    chosen: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "seed": seed}
+    found += [Named("contrastive", model, **chosen) for _ in scorers]
     return found + [Named("reward", source) for source in rewards]
 
 

@@ -184,13 +184,13 @@ def _named(config: Config, constitution: Constitution) -> list[Named]:
         "constitution": constitution,
         "tags": settings.tags,
         "feedback": settings.feedback,
+        "number": settings.principles,
         "seed": config.seed,
     }
     found = []
     for kind in wanted:
         if kind == "letters":
             letters: dict[str, Any] = {
-                "number": settings.principles,
                 "reasoning": settings.reasoning,
                 "reasoning_tokens": settings.reasoning_tokens,
                 "clamp": settings.clamp,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from heedful.constitution.principles import Constitution, Principle
+from heedful.judging.contrastive import drawn
 from heedful.judging.judge import Ask, Judge, Opinion, Pair
 
 
@@ -65,13 +64,8 @@ class Council:
     def principles_for(self, pair: Pair) -> tuple[Principle, ...]:
         """Those that the pair is judged by; the two answers may be exchanged."""
         among = self.constitution.tagged(self.tags)
-        if not self.number or self.number >= len(among):
-            return among
-        key = repr((self.seed, pair.messages, sorted((pair.first, pair.second))))
-        draw = random.Random(hashlib.sha256(key.encode()).digest())
-        # Without replacement, by weight: the largest of u^(1/w) (Efraimidis and Spirakis 2006).
-        chances = [(draw.random() ** (1 / principle.weight), n) for n, principle in enumerate(among)]
-        return tuple(among[n] for n in sorted(n for _, n in sorted(chances)[-self.number :]))
+        key = (self.seed, pair.messages, sorted((pair.first, pair.second)))
+        return tuple(among[place] for place in drawn([one.weight for one in among], self.number, *key))
 
     def _held(self, p: float) -> float:
         return p if p != p else min(0.5 + self.clamp, max(0.5 - self.clamp, p))
