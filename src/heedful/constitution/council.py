@@ -72,10 +72,9 @@ class Council:
 
     def _settled(self, opinions: dict[str, Opinion]) -> Settled:
         by = {name: opinion.probability for name, opinion in opinions.items()}
-        return Settled(
-            *(self._by_deciding(by, {name: getattr(one, side) for name, one in opinions.items()}) for side in ("as_b", "as_a")),
-            by=by,
-        )
+        sides = ({name: getattr(one, side) for name, one in opinions.items()} for side in ("as_b", "as_a"))
+        as_b, as_a = (self._by_deciding(by, side) for side in sides)
+        return Settled(as_b, as_a, by)
 
     def _by_deciding(self, by: dict[str, float], side: dict[str, float]) -> float:
         """The mean of one order over the principles that decide, so that the mean of both orders is what settles the pair."""

@@ -48,6 +48,9 @@ def gather(run: Path) -> Contents:
     """Raises StoreError for a file that is there and cannot be read."""
     summary, manifest = (_object(run / f"{name}.json") for name in ("summary", "manifest"))
     notices = _stale(summary, manifest)
+    # Of a constitution's second stage, whose judge made the preferences.
+    if feedback := _object(run / "prefer" / "result.json"):
+        summary |= {"feedback": feedback}
     logs = {}
     for name in LOGS:
         path = run / f"{name}.jsonl"
