@@ -17,6 +17,7 @@ from heedful.config import (
     Config,
     DPOSection,
     EvaluateSection,
+    FeedbackSection,
     GRPOSection,
     ILQLSection,
     KTOSection,
@@ -29,6 +30,7 @@ from heedful.config import (
     PromptsSection,
     RewardSection,
     RewardTermSection,
+    ReviseSection,
     RLOOSection,
     SampleSection,
     Section,
@@ -47,6 +49,8 @@ SFT_PAGE, DPO_PAGE, KTO_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for nam
 ILQL_PAGE = ROOT / "docs" / "methods" / "ilql.md"
 BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
+CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
+CONSTITUTIONAL_PAGE = ROOT / "docs" / "methods" / "constitutional-ai.md"
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -110,6 +114,8 @@ SETTINGS = [
     pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
     pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
+    pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
+    pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
 ]
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from heedful import __version__
 from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
-from heedful.data.bundled import choose, gather, load_bundled, split
-from heedful.data.formats import read_preferences, read_prompts
+from heedful.data.bundled import choose, split
+from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
@@ -30,6 +30,7 @@ from heedful.fit import run_peak
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
 from heedful.progress import Progress, telling
+from heedful.prompt_files import files_in, gathered
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.report.card import write_cards
@@ -41,8 +42,6 @@ from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
-
-BUNDLED = "bundled:"  # in prompts.files, a name that comes with heedful
 
 
 class Pipeline:
@@ -130,7 +129,7 @@ class Pipeline:
         """One stage, unless it is done already with these settings and inputs."""
         config = self.config
         shared = {"model": config.model.for_results(), "prompts": config.prompts.model_dump(), "seed": config.seed}
-        prompts = [local_file(file) for file in config.prompts.files if not file.startswith(BUNDLED)]
+        prompts = files_in(config.prompts.files)
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
@@ -192,7 +191,7 @@ class Pipeline:
     def prompts(self) -> dict[str, list[Prompt]]:
         """Prompts by split, chosen from the files or from the bundled ones."""
         settings = self.config.prompts
-        available = gather((file, _prompts_in(file)) for file in settings.files or ("bundled:prompts",))
+        available = gathered(settings.files or ("bundled:prompts",))
         if not any(prompt.split for prompt in available):
             available = [p.model_copy(update={"split": self._side(i, p)}) for i, p in enumerate(available)]
         numbers = {"train": settings.num_train, "heldout": settings.num_heldout}
@@ -387,7 +386,3 @@ class Pipeline:
             return round(run_peak(self.config, longest_prompt=self.longest_prompt) / 2**20, 1)
         except ModelError:
             return None
-
-
-def _prompts_in(name: str) -> list[Prompt]:
-    return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(local_file(name))

@@ -104,7 +104,7 @@ def test_a_judge_that_names_places_is_refused_with_its_figures(sides: tuple[obje
         given = ("--judge", url.removesuffix("/score"), "--judge-model", "big", "--gate", labelled(tmp_path / "pairs.jsonl"))
         failed = heedful("evaluate", "winrate", *sides, *given)
     assert_told(failed, "agrees with people on 50.0% [", "in 0.0% [", "The interval holds 50%")
-    assert len(seen) == 1 + 2 * NUM_PROMPTS, "nothing was judged after the gate"
+    assert len(seen) == 2 * NUM_PROMPTS, "nothing was judged after the gate"
 
 
 def test_a_local_judge_whose_taste_is_the_labels(sides: tuple[object, ...], tmp_path: Path) -> None:

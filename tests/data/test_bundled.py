@@ -29,7 +29,7 @@ def test_how_many_there_are() -> None:
 
 
 def test_other_names_are_refused() -> None:
-    with pytest.raises(DataError, match="no bundled prompts 'poems'; there are prompts and dialogues"):
+    with pytest.raises(DataError, match="no bundled prompts 'poems'; there are prompts, dialogues, red-team and look-alikes"):
         load_bundled(["poems"])
 
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heedful.data import formats
-from heedful.data.formats import ConversionReport, Skip, convert, detect, read_preferences, read_prompts, rows, to_hh, turns
+from heedful.data.formats import ConversionReport, convert, detect, read_preferences, read_prompts, to_hh, turns
+from heedful.data.rows import Skip, rows
 from heedful.errors import DataError, HeedfulError, RecordError, StoreError
 from heedful.records import Message, Preference, Prompt, read_jsonl
 
@@ -435,7 +436,8 @@ def test_unknown_formats_name_the_nearest(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in.jsonl", HH), tmp_path / "out"
     fails(
         lambda: convert("xtest", source, target),
-        "unknown format 'xtest'; the nearest known one is 'xstest', all are hh, trl, dialogsum, xstest, rtp, heedful",
+        "unknown format 'xtest'; the nearest known one is 'xstest', all are hh, trl, dialogsum, xstest, rtp, harmbench, "
+        "advbench, garak, heedful",
         DataError,
     )
     fails(

@@ -19,7 +19,7 @@ import torch._functorch.config
 import torch._inductor.config
 from small_models import CONFIGS, OTHERS, PROMPTS, RESPONSES, adapted, build
 from torch import Tensor
-from torch._dynamo.utils import counters
+from torch._dynamo.utils import clear_compilation_metrics, counters, get_compilation_metrics
 
 from heedful.engine.lanes import LANE_TOKENS, LONE_TOKENS, MOST_LANES, Lanes, lanes_for
 from heedful.models.policy import POLICY, REWARD, LanguageModel
@@ -109,6 +109,7 @@ def test_the_first_part_compiles_for_all_lanes(tmp_path: Path) -> None:
     packed = [pack(PROMPTS[:cut], RESPONSES[:cut], device=torch.device("cpu")) for cut in (4, 2, 3, 4)]
     torch._dynamo.reset()
     counters["stats"].clear()
+    clear_compilation_metrics()
 
     def learned(model: LanguageModel) -> list[Tensor]:
         weights = list(model.adapter_parameters(POLICY).values())
@@ -119,8 +120,11 @@ def test_the_first_part_compiles_for_all_lanes(tmp_path: Path) -> None:
 
     for found, expected in zip(learned(model), learned(plain), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
+    reasons = [one.recompile_reason or "" for one in get_compilation_metrics()]
+    # Where two threads ask at once whether compiled code fits, torch may say no and, asked why, that it does fit.
+    unexpected = sum("Unexpected recompilation" in reason for reason in reasons)
     # Two functions, each for the first layer, whose input needs no gradient, and for those above it.
-    assert counters["stats"]["unique_graphs"] == 4
+    assert counters["stats"]["unique_graphs"] - unexpected == 4, reasons
 
 
 def test_a_part_that_fails_ends_the_batch_and_leaves_nothing_running() -> None:

@@ -105,7 +105,7 @@ def test_what_names_no_letter_is_asked_again_and_is_an_error_in_the_end(reply: s
 def test_a_wrong_address_or_token_stops_at_once() -> None:
     with (
         server([(401, "no such token")]) as (url, seen),
-        pytest.raises(DataError, match=r"the judge big: .*answered 401 'no such"),
+        pytest.raises(DataError, match=r"the model big: .*answered 401 'no such"),
     ):
         letters(url)(QUESTIONS)
     assert len(seen) == 1

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from heedful.config.section import with_overrides
 from heedful.errors import ConfigError, SourceError
 from heedful.store import read_metrics
 from heedful.training.tictactoe import board, proof
@@ -21,7 +22,7 @@ from heedful.training.tictactoe.board import LINES, O, X
 from heedful.training.tictactoe.play import picture, play_many
 from heedful.training.tictactoe.ppo import BoardPPO, by_seat
 from heedful.training.tictactoe.q import BoardQ
-from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection, with_overrides
+from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 from heedful.training.tictactoe.stage import learning_curve, train_agent
 
 START = (0,) * 9

@@ -11,6 +11,7 @@ import typer
 
 from heedful.cli import (
     align,
+    both_stages,
     constitution,
     contests,
     data,
@@ -19,6 +20,8 @@ from heedful.cli import (
     gate,
     label,
     prefer,
+    red_team,
+    revise,
     reward,
     serve,
     talk,
@@ -64,8 +67,11 @@ app.add_typer(align.app, name="align")
 app.add_typer(evaluate.app, name="evaluate")
 contests.register(evaluate.app)
 app.add_typer(constitution.app, name="constitution")
+red_team.register(constitution.app)
+revise.register(constitution.app)
 prefer.register(constitution.app)
 gate.register(constitution.app)
+both_stages.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 

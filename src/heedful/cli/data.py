@@ -19,9 +19,11 @@ def group() -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A .jsonl, .json or .csv file, packed with gzip or not.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A .jsonl, .json, .csv or .txt file, packed with gzip or not.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The JSONL file to write.")],
-    form: Annotated[str, typer.Option("--from", help="hh, trl, dialogsum, xstest, rtp or heedful.")],
+    form: Annotated[
+        str, typer.Option("--from", help="hh, trl, dialogsum, xstest, rtp, harmbench, advbench, garak or heedful.")
+    ],
     to: Annotated[str, typer.Option("--to", help="heedful, trl or hh.")] = "heedful",
     heldout_share: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts that get split heldout.")] = 0.0,
     as_json: JSON = False,

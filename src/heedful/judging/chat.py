@@ -98,7 +98,7 @@ class ChatServer:
 
     def _lost(self, error: EndpointError, failures: int) -> DataError:
         row = f", {failures} requests in a row" if failures > 1 else ""
-        return DataError(f"the feedback model {self.model}: {error}{row}. Run the same command again when it answers")
+        return DataError(f"the model {self.model}: {error}{row}. Run the same command again when it answers")
 
 
 class RemoteWriter:

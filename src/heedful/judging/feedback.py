@@ -76,15 +76,18 @@ class Feedback:
         return self.open_letters()
 
 
-def open_feedback(section: FeedbackSection, calls: Path | None = None, *, strict: bool = False) -> Feedback:
+def open_feedback(
+    section: FeedbackSection, calls: Path | None = None, *, strict: bool = False, token_setting: str = "--token-env"
+) -> Feedback:
     """calls: a file of finished calls, so that a killed job repeats none. strict: a letter that cannot be had is an error.
+    token_setting: what named the variable of the token, for the message.
 
     Raises ConfigError for an absent token, SourceError for what is no model.
     """
     usage = Usage(section.price_prompt, section.price_completion)
     journal = Calls(calls) if calls else None
     if section.remote:
-        return _remote(section, journal, usage, strict)
+        return _remote(section, journal, usage, strict, token_in(section.token_env, token_setting))
     device = choose_device()
     model = load_language_model(section.source, dtype=choose_dtype("auto", device), device=device)
     return local_feedback(
@@ -120,13 +123,13 @@ def local_feedback(
     )
 
 
-def _remote(section: FeedbackSection, calls: Calls | None, usage: Usage, strict: bool) -> Feedback:
+def _remote(section: FeedbackSection, calls: Calls | None, usage: Usage, strict: bool, token: str) -> Feedback:
     endpoint = Endpoint(
         f"{section.source.rstrip('/')}/chat/completions",
         timeout_s=section.timeout_s,
         max_retries=section.max_retries,
         backoff_s=section.backoff_s,
-        token=token_in(section.token_env, "token_env"),
+        token=token,
         requests_a_minute=section.requests_a_minute,
     )
     server = ChatServer(endpoint, section.model, in_flight=section.in_flight, usage=usage)

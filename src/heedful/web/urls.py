@@ -47,6 +47,7 @@ urlpatterns = [
     path("runs/show/<path:name>/", pages.run, name="run"),
     path("runs/data/<path:name>/", pages.data, name="run-data"),
     path("runs/answers/<path:name>/", pages.answers_page, name="run-answers"),
+    path("runs/chains/<path:name>/", pages.chains_page, name="run-chains"),
     path("runs/report/<path:name>/", pages.report, name="run-report"),
     path("chat/", chat.chats, name="chats"),
     path("chat/votes.zip", chat.votes, name="chat-votes"),

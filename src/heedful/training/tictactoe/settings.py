@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-from typing import TypeVar
-
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from heedful.config import Section
-from heedful.errors import ConfigError
 
 
 class BoardPPOSection(Section):
@@ -50,27 +46,3 @@ class BoardQSection(Section):
     expectile: float = Field(0.98, gt=0, lt=1, description="Tau: V is this expectile of Q over the moves of the data.")
     cql_coef: float = Field(0.001, ge=0, description="Weight of the conservative term.")
     polyak: float = Field(0.05, gt=0, le=1, description="Share of the online weights that the target copy takes a step.")
-
-
-S = TypeVar("S", bound=Section)
-
-
-def with_overrides(kind: type[S], overrides: tuple[str, ...]) -> S:
-    """Settings from "key=value" texts, values in TOML's notation. Raises ConfigError naming the key."""
-    fields: dict[str, object] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override}: expected key=value, as in --set max_steps=100")
-        try:
-            fields[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise ConfigError(f"--set {override}: {text!r} is not a value in TOML's notation") from None
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"--set: unknown key '{name}'; known are {', '.join(kind.model_fields)}") from None
-        raise ConfigError(f"--set {name}={first['input']!r}: {first['msg']}") from None

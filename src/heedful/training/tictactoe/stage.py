@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from heedful.config.section import with_overrides
 from heedful.errors import StoreError
 from heedful.store import Run, read_json, read_metrics, write_json
 from heedful.training.loop import Progress, silent
 from heedful.training.tictactoe import ppo, q
 from heedful.training.tictactoe.agent import save_agent
 from heedful.training.tictactoe.proof import certificate
-from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection, with_overrides
+from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
 
 
 def train_agent(

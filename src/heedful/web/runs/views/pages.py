@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET
 
 from heedful.errors import StoreError
 from heedful.web.labelling.views.rights import admin_only
-from heedful.web.runs import answers, compared, live
+from heedful.web.runs import answers, chains, compared, live
 from heedful.web.runs.catalogue import Found, find_run, find_runs
 from heedful.web.runs.quantities import compared_plots, plots_of
 from heedful.web.runs.standing import config_of, standing
@@ -77,6 +77,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
         "now": live.look(found.path, stage, curves=()),
         "has_report": (found.path / "report.html").exists(),
         "has_answers": (found.path / "evaluate" / "after.jsonl").exists(),
+        "has_chains": chains.has_chains(found.path),
         "table": list(compared.outcomes(found.path).values()),
     }
     return render(request, "runs/run.html", shown)
@@ -118,6 +119,31 @@ def answers_page(request: HttpRequest, name: str) -> HttpResponse:
     fields = request.GET.copy()
     fields.pop("page", None)
     return render(request, "runs/answers.html", shown | {"fields": fields.urlencode()})
+
+
+@admin_only
+@require_GET
+def chains_page(request: HttpRequest, name: str) -> HttpResponse:
+    found = run_or_404(name)
+    asked = {field: request.GET.get(field, "").strip() for field in ("q", "verdict", "principle")}
+    shown: dict[str, Any] = {"run": found} | asked
+    try:
+        read = chains.read_chains(found.path)
+        rows = chains.search(read, asked["q"], asked["verdict"], asked["principle"])
+        page = Paginator(rows, A_PAGE).get_page(request.GET.get("page"))
+        shown |= {
+            "total": len(read),
+            "count": len(rows),
+            "page": page,
+            "chains": [chains.shown(chain) for chain in page],
+            "verdicts": chains.verdicts_of(read),
+            "principles": chains.principles_of(read),
+        }
+    except StoreError as error:
+        shown["problem"] = str(error)
+    fields = request.GET.copy()
+    fields.pop("page", None)
+    return render(request, "runs/chains.html", shown | {"fields": fields.urlencode()})
 
 
 @admin_only
