@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from heedful.config import RewardTermSection, parse, with_reward
 from heedful.config.feedback import FeedbackSection
+from heedful.config.prefer import Against
 from heedful.constitution.council import Council
 from heedful.constitution.principles import Constitution, load
 from heedful.data.formats import read_preferences
@@ -34,6 +35,7 @@ from heedful.training.rollout import require_finite_rewards
 # A nat of preference, in nats a token of contrast; found on pairs of which no figure is reported.
 CONTRASTIVE_UNIT = 0.1
 CLAMP = 0.1  # after reasons
+AGAINST: tuple[Against, ...] = ("plain", "bad")
 
 Told = Callable[[int, int], None]
 
@@ -43,7 +45,8 @@ class Named:
     """A judge as a user names it. kind and source: letters or contrastive of a model, or a reward.
 
     constitution: whose principles are asked or contrasted; None, for letters: one question by `criterion`. number: of
-    principles by which a pair is judged, 0 for all. reasoning: letters after written reasons.
+    principles by which a pair is judged, 0 for all. against: of a contrast, whether a good instruction is held against the bad
+    one or against the conversation as it stands. reasoning: letters after written reasons.
     """
 
     kind: Literal["letters", "contrastive", "reward"]
@@ -52,6 +55,7 @@ class Named:
     constitution: Constitution | None = None
     tags: tuple[str, ...] = ()
     number: int = 0
+    against: Against = "plain"
     criterion: str = CRITERION
     reasoning: bool = False
     reasoning_tokens: int = 128
@@ -101,7 +105,7 @@ def _contrastive(named: Named, calls: Path | None, told: Told) -> PairJudge:
     principles = [one for one in named.constitution.tagged(named.tags) if one.good.strip()]
     device = choose_device()
     model = load_language_model(named.source, dtype=choose_dtype("auto", device), device=device)
-    contrasts = [Contrast(one.good, one.bad, one.weight) for one in principles]
+    contrasts = [Contrast(one.good, one.bad if named.against == "bad" else "", one.weight) for one in principles]
     chosen: dict[str, Any] = {"number": named.number, "seed": named.seed}
     identity = f"contrastive {_identity(named.source)} {model.dtype} {contrasts} {chosen}"
     score = Contrastive(model, contrasts, **chosen)
@@ -189,6 +193,7 @@ def named_judges(
     constitution: str,
     tags: Sequence[str],
     principles: int,
+    against: str,
     reasoning: bool,
     seed: int,
 ) -> list[Named]:
@@ -201,6 +206,8 @@ def named_judges(
         raise ConfigError(
             f"--scorer {wrong[0]}: there is one, 'contrastive'; a reward is named with --reward, letters with --judge"
         )
+    if against not in AGAINST:
+        raise ConfigError(f"--against {against}: expected {' or '.join(AGAINST)}")
     addresses = [source for source in judges if "://" in source]
     if (judge_model or token_env) and not addresses:
         raise ConfigError("--judge-model and --token-env belong to a --judge that is an address, https://.../v1")
@@ -213,8 +220,8 @@ def named_judges(
         feedback = FeedbackSection.model_validate({"source": source} | remote)
         how: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "reasoning": reasoning}
         found.append(Named("letters", source, feedback, seed=seed, **how))
-    chosen: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "seed": seed}
-    found += [Named("contrastive", model, **chosen) for _ in scorers]
+    chosen: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "against": against}
+    found += [Named("contrastive", model, seed=seed, **chosen) for _ in scorers]
     return found + [Named("reward", source) for source in rewards]
 
 

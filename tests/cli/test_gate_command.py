@@ -144,6 +144,7 @@ def test_no_letter_is_invalid_and_counted(labelled: Path, monkeypatch: pytest.Mo
         (["--judge", "https://models.example.org/v1"], "say with --judge-model"),
         (["--reward", "x", "--judge-model", "big"], "belong to a --judge that is an address"),
         (["--scorer", "contrastive", "--constitution", "none"], "needs a constitution"),
+        (["--scorer", "contrastive", "--against", "evil"], "--against evil: expected plain or bad"),
         (["--reward", "a.py:f", "--reward", "a.py:f"], "two judges are called"),
     ],
 )

@@ -43,6 +43,9 @@ def gate(
     principles: Annotated[
         int, typer.Option(min=0, help="Of a --judge or --scorer: principles a pair, drawn by weight; 0: all.")
     ] = 2,
+    against: Annotated[
+        str, typer.Option("--against", help="Of a --scorer: good instructions against 'plain' (none) or 'bad' ones.")
+    ] = "plain",
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="Of a --judge: reasons are written before the letter.")
     ] = False,
@@ -72,6 +75,7 @@ def gate(
         constitution=constitution,
         tags=tags or [],
         principles=principles,
+        against=against,
         reasoning=reasoning,
         seed=seed,
     )
