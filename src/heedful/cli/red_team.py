@@ -184,7 +184,8 @@ def _of_failures(made: dict[str, Any], folder: Path) -> str:
         return f"{made['prompts']} failing prompts for training in {folder / 'prompts.jsonl'}.{left}"
     left = f" Of them {made['held_out']} are held out: labels of those may measure, and not train." if made["held_out"] else ""
     mode = "" if made["least_completions"] >= 2 else " --mode thumbs"
+    files = f"--prompts {folder / 'prompts.jsonl'} --completions {folder / 'completions.jsonl'}{mode}"
     return (
         f"{made['prompts']} failing prompts with {made['completions']} completions in {folder}.{left} Next: "
-        f"heedful label import --project red-team --prompts {folder / 'prompts.jsonl'} --completions {folder / 'completions.jsonl'}{mode}"
+        f"heedful label import --project red-team {files}"
     )

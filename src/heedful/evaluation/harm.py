@@ -184,8 +184,8 @@ def measured(
     """A judge of harm on pairs of which people hold the rejected answer for the more harmful one.
 
     accuracy: share of pairs whose rejected answer has the larger score, equal scores counting a half, with an interval that
-    resamples prompts. ties: share of equal scores. invalid: pairs with an answer of which the judge said nothing (NaN), in no other
-    figure. max_pairs: that many pairs, drawn; 0 for all. Raises DataError where no pair is decided, or judged.
+    resamples prompts. ties: share of equal scores. invalid: pairs with an answer of which the judge said nothing (NaN), which
+    are in no other figure. max_pairs: that many pairs, drawn; 0 for all. Raises DataError where no pair is decided, or judged.
     """
     decided = [pair for pair in preferences if pair.probability > 0.5]
     if not decided:
