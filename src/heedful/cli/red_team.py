@@ -115,6 +115,11 @@ def _notes(outcome: Outcome) -> None:
     figures = outcome.figures
     if figures["left_out"]:
         print(f"{figures['left_out']} prompts do not fit into a model's context and were left out", file=sys.stderr)
+    if silent := figures.get("unjudged"):
+        print(
+            f"Of an answer to {silent} prompts the judge said nothing; they are in no figure, and are asked again",
+            file=sys.stderr,
+        )
     if "after" in figures["models"] and figures["split"]["train"]:
         print(
             f"{figures['split']['train']} of the prompts are for training: a model that learned from them is no fair 'after'; "
@@ -177,8 +182,10 @@ def _of_failures(made: dict[str, Any], folder: Path) -> str:
     if made["kind"] == "prompts":
         left = f" {made['held_out']} more are held out and stay out of training." if made["held_out"] else ""
         return f"{made['prompts']} failing prompts for training in {folder / 'prompts.jsonl'}.{left}"
+    left = f" Of them {made['held_out']} are held out: labels of those may measure, and not train." if made["held_out"] else ""
     mode = "" if made["least_completions"] >= 2 else " --mode thumbs"
+    files = f"--prompts {folder / 'prompts.jsonl'} --completions {folder / 'completions.jsonl'}{mode}"
     return (
-        f"{made['prompts']} failing prompts with {made['completions']} completions in {folder}; next: heedful label import "
-        f"--project red-team --prompts {folder / 'prompts.jsonl'} --completions {folder / 'completions.jsonl'}{mode}"
+        f"{made['prompts']} failing prompts with {made['completions']} completions in {folder}.{left} Next: "
+        f"heedful label import --project red-team {files}"
     )
