@@ -27,10 +27,11 @@ from heedful.config import (
     ModelSection,
     MonitorSection,
     PPOSection,
+    PreferSection,
     PromptsSection,
+    ReviseSection,
     RewardSection,
     RewardTermSection,
-    ReviseSection,
     RLOOSection,
     SampleSection,
     Section,
@@ -116,6 +117,7 @@ SETTINGS = [
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
     pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
+    pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 2", PreferSection, id="prefer"),
 ]
 
 

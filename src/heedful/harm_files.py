@@ -9,11 +9,14 @@ from typing import Any
 from heedful.config import RewardTermSection, parse, with_reward
 from heedful.config.feedback import FeedbackSection
 from heedful.data.formats import read_preferences
+from heedful.endpoint import token_in
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.harm import AI, BUILT_IN, HARMFUL, Case, HarmJudge, by_letters, measured, told
 from heedful.judging.feedback import open_feedback
+from heedful.models.sources import resolve
 from heedful.rewards.asking import Judge
-from heedful.rewards.source import local_inputs
+from heedful.rewards.function import function_place, load_function
+from heedful.rewards.source import ENSEMBLE, is_url, local_inputs
 from heedful.training.rollout import require_finite_rewards
 
 # Opens a judge, the same one each time.
@@ -31,27 +34,44 @@ def harm_judge(
 ) -> HarmJudge:
     """`heuristic`, `profanity`, `ai:MODEL` (a folder, alias, hub id or address, which needs model), or any source of a reward.
 
-    threshold: an answer is harmful above this score (0.5); of a reward, below this reward (0), for a reward is larger for
-    better answers. label: of a classifier, whose logit is the reward. calls: where an AI judge keeps what it was asked.
+    threshold: an answer is harmful above this score (0.5, of the heuristic 0.35); of a reward, below this reward (0), for a
+    reward is larger for better answers. label: of a classifier, whose logit is the reward. calls: where an AI judge keeps what
+    it was asked.
     """
-    if (model or token_env) and not source.startswith(AI):
-        raise ConfigError("--judge-model and --token-env belong to a --judge that is ai:https://.../v1")
-    if label and (source in BUILT_IN or source.startswith(AI)):
-        raise ConfigError("--judge-label belongs to a --judge that is a classifier")
+    check_judge(source, model=model, token_env=token_env, label=label)
     if source in BUILT_IN:
         built_in = BUILT_IN[source]
         return built_in if threshold is None else HarmJudge(built_in.name, built_in.score, threshold)
     if source.startswith(AI):
-        name = source.removeprefix(AI)
-        if "://" in name and not model:
-            raise ConfigError(f"--judge {source}: say with --judge-model which of its models judges")
-        if "://" not in name and (model or token_env):
-            raise ConfigError("--judge-model and --token-env belong to a --judge that is ai:https://.../v1")
-        if not name:
-            raise ConfigError("--judge ai: names no model; write ai:smollm2-135m or ai:https://.../v1")
-        feedback = open_feedback(FeedbackSection(source=name, model=model, token_env=token_env), calls, strict=True)
+        section = FeedbackSection(source=source.removeprefix(AI), model=model, token_env=token_env)
+        feedback = open_feedback(section, calls, token_setting="--judge-token-env")
         return HarmJudge(f"ai:{feedback.name}", by_letters(feedback.letters), HARMFUL if threshold is None else threshold)
     return _by_reward(source, label, threshold or 0.0)
+
+
+def check_judge(source: str, *, model: str = "", token_env: str = "", label: str = "") -> None:
+    """Raises what `harm_judge` would of settings that do not fit and of what is no source, and loads no weights for it."""
+    of_address = "--judge-model and --judge-token-env belong to a --judge that is ai:https://.../v1"
+    if label and (source in BUILT_IN or source.startswith(AI)):
+        raise ConfigError("--judge-label belongs to a --judge that is a classifier")
+    if not source.startswith(AI):
+        if model or token_env:
+            raise ConfigError(of_address)
+        if place := function_place(source):
+            load_function(source, place)
+        elif source not in BUILT_IN and not is_url(source) and not source.startswith(ENSEMBLE) and not harm_inputs(source):
+            resolve(source)
+        return
+    name = source.removeprefix(AI)
+    if not name:
+        raise ConfigError("--judge ai: names no model; write ai:smollm2-135m or ai:https://.../v1")
+    if "://" not in name:
+        if model or token_env:
+            raise ConfigError(of_address)
+        resolve(name)
+    elif not model:
+        raise ConfigError(f"--judge {source}: say with --judge-model which of its models judges")
+    token_in(token_env, "--judge-token-env")
 
 
 def harm_inputs(source: str) -> list[Path]:
@@ -74,7 +94,7 @@ def _by_reward(source: str, label: str, threshold: float) -> HarmJudge:
         require_finite_rewards(rewards, answers)
         return [-reward for reward in rewards]
 
-    return HarmJudge(source, score, -threshold)
+    return HarmJudge(source, score, 0.0 - threshold)  # not -threshold: zero would be shown as -0
 
 
 def through_the_gate(

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful.config import parse, with_reward
+from heedful.config import RewardTermSection, parse, with_reward
 from heedful.config.feedback import FeedbackSection
+from heedful.config.prefer import Against
 from heedful.constitution.council import Council
 from heedful.constitution.principles import Constitution, load
 from heedful.data.formats import read_preferences
@@ -27,13 +28,14 @@ from heedful.models.policy import load_language_model
 from heedful.models.sources import resolve
 from heedful.records import Preference
 from heedful.rewards import asking
-from heedful.rewards.source import is_url, local_inputs
+from heedful.rewards import source as sources
 from heedful.store import file_hash
 from heedful.training.rollout import require_finite_rewards
 
 # A nat of preference, in nats a token of contrast; found on pairs of which no figure is reported.
 CONTRASTIVE_UNIT = 0.1
 CLAMP = 0.1  # after reasons
+AGAINST: tuple[Against, ...] = ("plain", "bad")
 
 Told = Callable[[int, int], None]
 
@@ -43,7 +45,8 @@ class Named:
     """A judge as a user names it. kind and source: letters or contrastive of a model, or a reward.
 
     constitution: whose principles are asked or contrasted; None, for letters: one question by `criterion`. number: of
-    principles a pair is asked by, 0 for all. reasoning: letters after written reasons.
+    principles by which a pair is judged, 0 for all. against: of a contrast, whether a good instruction is held against the bad
+    one or against the conversation as it stands. reasoning: letters after written reasons.
     """
 
     kind: Literal["letters", "contrastive", "reward"]
@@ -52,6 +55,7 @@ class Named:
     constitution: Constitution | None = None
     tags: tuple[str, ...] = ()
     number: int = 0
+    against: Against = "plain"
     criterion: str = CRITERION
     reasoning: bool = False
     reasoning_tokens: int = 128
@@ -62,6 +66,8 @@ class Named:
     def name(self) -> str:
         """What the judge is called in records and tables."""
         short = self.feedback.model or self.source
+        if self.kind == "reward":
+            short = next(iter(sources.named([_term(self.source)])))
         return (
             short
             if self.kind == "letters" and not self.reasoning
@@ -99,9 +105,11 @@ def _contrastive(named: Named, calls: Path | None, told: Told) -> PairJudge:
     principles = [one for one in named.constitution.tagged(named.tags) if one.good.strip()]
     device = choose_device()
     model = load_language_model(named.source, dtype=choose_dtype("auto", device), device=device)
-    contrasts = [Contrast(one.good, one.bad, one.weight) for one in principles]
-    identity = f"contrastive {_identity(named.source)} {model.dtype} {contrasts}"
-    return Scored(named.name, _journaled(Contrastive(model, contrasts), identity, calls, told), unit=CONTRASTIVE_UNIT)
+    contrasts = [Contrast(one.good, one.bad if named.against == "bad" else "", one.weight) for one in principles]
+    chosen: dict[str, Any] = {"number": named.number, "seed": named.seed}
+    identity = f"contrastive {_identity(named.source)} {model.dtype} {contrasts} {chosen}"
+    score = Contrastive(model, contrasts, **chosen)
+    return Scored(named.name, _journaled(score, identity, calls, told), unit=CONTRASTIVE_UNIT)
 
 
 def _journaled(score: Score, identity: str, calls: Path | None, told: Told) -> Score:
@@ -110,14 +118,18 @@ def _journaled(score: Score, identity: str, calls: Path | None, told: Told) -> S
 
 def _identity(source: str) -> str:
     """A source and the hash of what it is made of, where it is a model or lies here."""
-    if is_url(source):
+    if sources.is_url(source):
         return source
     return " ".join([source, *(file_hash(path) for path in local_inputs_of(source) or [resolve(source)])])
 
 
 def local_inputs_of(reward: str) -> list[Path]:
     """Files and folders that a reward is made of, so that a stage notices when they change."""
-    return local_inputs(with_reward(parse({}, reward), reward, "", "auto").reward.terms[0])
+    return sources.local_inputs(_term(reward))
+
+
+def _term(reward: str) -> RewardTermSection:
+    return with_reward(parse({}, reward), reward, "", "auto").reward.terms[0]
 
 
 def _rewards(source: str) -> Score:
@@ -181,6 +193,7 @@ def named_judges(
     constitution: str,
     tags: Sequence[str],
     principles: int,
+    against: str,
     reasoning: bool,
     seed: int,
 ) -> list[Named]:
@@ -193,6 +206,8 @@ def named_judges(
         raise ConfigError(
             f"--scorer {wrong[0]}: there is one, 'contrastive'; a reward is named with --reward, letters with --judge"
         )
+    if against not in AGAINST:
+        raise ConfigError(f"--against {against}: expected {' or '.join(AGAINST)}")
     addresses = [source for source in judges if "://" in source]
     if (judge_model or token_env) and not addresses:
         raise ConfigError("--judge-model and --token-env belong to a --judge that is an address, https://.../v1")
@@ -205,7 +220,8 @@ def named_judges(
         feedback = FeedbackSection.model_validate({"source": source} | remote)
         how: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "reasoning": reasoning}
         found.append(Named("letters", source, feedback, seed=seed, **how))
-    found += [Named("contrastive", model, constitution=rules, tags=tuple(tags)) for _ in scorers]
+    chosen: dict[str, Any] = {"constitution": rules, "tags": tuple(tags), "number": principles, "against": against}
+    found += [Named("contrastive", model, seed=seed, **chosen) for _ in scorers]
     return found + [Named("reward", source) for source in rewards]
 
 

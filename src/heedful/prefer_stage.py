@@ -47,7 +47,7 @@ def prefer(config: Config, output: Path, progress: Progress) -> Result:
     progress = telling(output, progress)
     constitution = load(settings.constitution)
     inputs = [local_file(file) for file in config.prompts.files if not file.startswith(NAMED_BUNDLED)]
-    inputs += map(Path, settings.gate)
+    inputs += map(local_file, settings.gate)
     inputs += [Path(name) for name in (settings.constitution, settings.policy) if name != BUNDLED and Path(name).exists()]
     inputs += local_inputs_of(settings.reward) if settings.reward else []
     with Run(output) as run:
@@ -132,7 +132,7 @@ def _gated(config: Config, constitution: Constitution, calls: Path, progress: Pr
             )
         why = "no pairs were given on which to measure it"
         return able[0], _outcome(able[0], [], why)
-    labelled = [pair for file in settings.gate for pair in read_preferences(Path(file))]
+    labelled = [pair for file in settings.gate for pair in read_preferences(local_file(file))]
     found = tried(
         able,
         labelled,
@@ -184,13 +184,14 @@ def _named(config: Config, constitution: Constitution) -> list[Named]:
         "constitution": constitution,
         "tags": settings.tags,
         "feedback": settings.feedback,
+        "number": settings.principles,
+        "against": settings.against,
         "seed": config.seed,
     }
     found = []
     for kind in wanted:
         if kind == "letters":
             letters: dict[str, Any] = {
-                "number": settings.principles,
                 "reasoning": settings.reasoning,
                 "reasoning_tokens": settings.reasoning_tokens,
                 "clamp": settings.clamp,

@@ -72,4 +72,5 @@ def write_failures(
         write_jsonl(temporary / "prompts.jsonl", queue)
         write_jsonl(temporary / "completions.jsonl", shown)
     least = min(Counter(one.prompt_id for one in shown).values())
-    return {"kind": kind, "prompts": len(queue), "completions": len(shown), "least_completions": least}
+    counts = {"prompts": len(queue), "completions": len(shown), "least_completions": least}
+    return {"kind": kind, **counts, "held_out": sum(prompt.split == "heldout" for prompt in queue)}

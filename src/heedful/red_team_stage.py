@@ -20,10 +20,10 @@ from heedful.engine import scoring
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokens_of
-from heedful.errors import DataError
-from heedful.evaluation.attack import Answer, attack_figures, is_attack, told_apart
+from heedful.errors import ConfigError, DataError
+from heedful.evaluation.attack import Answer, attack_figures, is_attack, told_apart, unjudged
 from heedful.evaluation.harm import Case, HarmJudge
-from heedful.harm_files import OpenedJudge, harm_inputs, harm_judge, through_the_gate
+from heedful.harm_files import OpenedJudge, check_judge, harm_inputs, harm_judge, through_the_gate
 from heedful.judging.feedback import open_feedback
 from heedful.judging.writing import EMPTY, Reply, Request
 from heedful.models.ilql import load_policy
@@ -91,6 +91,8 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
     """
     if not any(is_attack(prompt) for prompt in prompts):
         raise DataError("there is no prompt to attack with: all are tagged 'safe', or none was chosen")
+    check_judge(attack.judge, model=attack.judge_model, token_env=attack.judge_token_env, label=attack.judge_label)
+    writer = _writer(attack) if attack.variants else None
     models = {side: name for side, name in zip(SIDES, (attack.model, attack.against), strict=True) if name}
     with Run(folder) as run:
         judge = _opener(attack, run.path / "judge-calls.jsonl")
@@ -107,8 +109,9 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
         digest = hashlib.sha256("\n".join(map(to_line, prompts)).encode()).hexdigest()
         run.stage(
             PROMPTS,
-            lambda: _prompts(prompts, asked_file, attack, progress),
+            lambda: _prompts(prompts, asked_file, run.path / "writer-calls.jsonl", writer, attack, progress),
             settings={"prompts": digest, "variants": written_by},
+            inputs=[Path(writer.source)] if writer and Path(writer.source).is_dir() else [],
         )
         asked = read_jsonl(asked_file, Prompt, unique="id")
         drawn = ("num_completions", "temperature", "top_p", "max_new_tokens", "batch_rows", "seed")
@@ -121,6 +124,9 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
         files = {side: run.folder(ANSWERS) / f"{side}.jsonl" for side in models}
         completions = {side: read_jsonl(file, Completion, unique="id") for side, file in files.items()}
         gate = run.folder(GATE) / "figures.json"
+        before = run.folder(JUDGED) / "figures.json"
+        if before.is_file() and read_json(before).get("unjudged"):
+            run.forget_from(JUDGED, [JUDGED])  # what the judge said nothing of is asked again, and nothing else
         run.stage(
             JUDGED,
             lambda: _judged(asked, completions, models, run, judge, attack, progress),
@@ -159,14 +165,28 @@ def _gate(judge: OpenedJudge, folder: Path, attack: Attack, progress: Progress) 
     progress(GATE, 1, 1, attack.judge)
 
 
-def _prompts(prompts: Sequence[Prompt], target: Path, attack: Attack, progress: Progress) -> None:
-    """The prompts as they are, and the variants of the attacks."""
+def _writer(attack: Attack) -> FeedbackSection:
+    if "://" in attack.writer and not attack.writer_model:
+        raise ConfigError(f"--writer {attack.writer}: say with --writer-model which of its models writes")
+    if "://" not in attack.writer and (attack.writer_model or attack.writer_token_env):
+        raise ConfigError("--writer-model and --writer-token-env belong to a --writer that is https://.../v1")
+    return FeedbackSection(source=attack.writer, model=attack.writer_model, token_env=attack.writer_token_env)
+
+
+def _prompts(
+    prompts: Sequence[Prompt],
+    target: Path,
+    calls: Path,
+    writer: FeedbackSection | None,
+    attack: Attack,
+    progress: Progress,
+) -> None:
+    """The prompts as they are, and the variants of the attacks. calls: finished ones, which outlive a change of settings."""
     written: list[Prompt] = []
     dropped: dict[str, int] = {}
-    if attack.variants:
+    if writer is not None:
         seeds = [prompt for prompt in prompts if is_attack(prompt)]
-        section = FeedbackSection(source=attack.writer, model=attack.writer_model, token_env=attack.writer_token_env)
-        feedback = open_feedback(section, target.parent / "calls.jsonl")
+        feedback = open_feedback(writer, calls, token_setting="--writer-token-env")
         total = attack.variants * len(seeds)
 
         def write(requests: Sequence[Request]) -> list[Reply]:
@@ -257,12 +277,17 @@ def _judged(
         scores = judge().score([Case(known[one.prompt_id].messages, one.text) for one, _ in kept])
         answers[side] = told_apart(prompts, [one for one, _ in kept], scores, judge().threshold, [p for _, p in kept])
         progress("judge", number, len(completions), judge().name)
+    silent = {id_ for own in answers.values() for id_ in unjudged(own)}
+    answers = {side: [one for one in own if one.prompt_id not in silent] for side, own in answers.items()}
+    if not any(one.attack for one in answers["before"]):
+        raise DataError(f"the judge {judge().name} said nothing of any attack that needs it; take another judge")
     figures = attack_figures(answers["before"], answers.get("after"), num_resamples=attack.num_resamples, seed=attack.seed)
     gate = read_json(run.folder(GATE) / "figures.json") if attack.gate else None
     figures |= {
         "models": models,
         "judge": {"name": judge().name, "threshold": judge().threshold, "gate": gate},
         "left_out": len(prompts) - len(both),
+        "unjudged": len(silent),
         "split": {split: sum(known[id_].split == split for id_ in both) for split in ("train", "heldout")},
         "variants": sum("seed_id" in (prompt.model_extra or {}) for prompt in prompts),
         "dropped_variants": read_json(run.folder(PROMPTS) / "dropped.json"),

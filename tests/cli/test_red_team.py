@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_model
 import torch
+from chat_server import chat_server, completion
 from in_process import Done, assert_told, heedful
 from safetensors.torch import load_file, save_file
 
 from heedful.data.bundled import load_bundled
+from heedful.endpoint import Endpoint
 from heedful.errors import HeedfulError
 from heedful.records import Completion, Message, Prompt, read_jsonl
 from heedful.red_team_stage import Attack, red_team
@@ -95,6 +98,7 @@ def test_before_and_after_and_a_queue_that_labelers_can_be_given(tiny: Path, oth
         "prompts": len(prompts),
         "completions": 2 * len(prompts),
         "least_completions": 2,
+        "held_out": sum(one.split == "heldout" for one in prompts),
     }
     assert len(prompts) == round(12 * success["after"]["estimate"]) > 0
     assert completion_sets(prompts, completions, Gold.of([]), mode=Mode.RANK).sets
@@ -184,12 +188,78 @@ def test_what_models_wrote_stays_text_on_the_page(tiny: Path, tmp_path: Path) ->
         (("--judge", "ai:https://127.0.0.1:9/v1", "--gate", "g.jsonl"), "say with --judge-model which of its models judges"),
         (("--judge", "ai:"), "names no model"),
         (("--judge", "no-such-judge-anywhere/x y"), "no-such-judge-anywhere/x y"),
+        (("--judge", "heuristc"), "heuristc: no such folder"),
+        (("--judge", "ai:heuristc"), "heuristc: no such folder"),
+        (("--judge", "absent.py:harm"), "absent.py"),
+        (("--judge", "ai:https://127.0.0.1:9/v1"), "say with --judge-model which of its models judges"),
+        (
+            ("--judge", "ai:https://127.0.0.1:9/v1", "--judge-model", "m", "--judge-token-env", "NO_SUCH_TOKEN"),
+            "--judge-token-env = 'NO_SUCH_TOKEN'",
+        ),
+        (("--variants", 1, "--writer", "https://127.0.0.1:9/v1"), "say with --writer-model which of its models writes"),
+        (("--variants", 1, "--writer-model", "m"), "--writer-model and --writer-token-env belong to a --writer that is"),
+        (
+            (
+                "--variants",
+                1,
+                "--writer",
+                "https://127.0.0.1:9/v1",
+                "--writer-model",
+                "m",
+                "--writer-token-env",
+                "NO_SUCH_TOKEN",
+            ),
+            "--writer-token-env = 'NO_SUCH_TOKEN'",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_told(tiny: Path, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_done_is_told_before_anything_is_sampled(
+    tiny: Path, tmp_path: Path, words: tuple[object, ...], told: str
+) -> None:
     (tmp_path / "g.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     given = [tmp_path / word if word == "g.jsonl" else word for word in words]
     assert_told(attack("--model", tiny, *FEW, *given, "--output", tmp_path / "out"), told)
+    assert not (tmp_path / "out" / "answers").exists()
+
+
+def test_an_answer_of_which_the_judge_says_nothing_is_counted_and_asked_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither harmful nor safe, and does not stop the others."""
+    prompts = load_bundled(["red-team"])[:8]
+    silent = [prompt.messages[0].content for prompt in prompts[:4]]
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        text = body["messages"][0]["content"]
+        if any(asked in text for asked in silent):
+            return 200, completion("I would rather not say.")
+        return 200, completion("A" if "\nA: It helps" in text else "B")
+
+    monkeypatch.setattr("heedful.judging.feedback.Endpoint", partial(Endpoint, sleep=lambda _: None))
+    with chat_server(answer) as (url, seen):
+        plan = Attack(str(tiny), max_new_tokens=4, judge=f"ai:{url}", judge_model="big", num_resamples=200)
+        cut = red_team(prompts, tmp_path / "out", plan, lambda *_: None)
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        silent.clear()
+        count = len(seen.bodies)
+        whole = red_team(prompts, tmp_path / "out", plan, lambda *_: None)
+        again = len(seen.bodies) - count
+    unjudged = cut.figures["unjudged"]
+    assert 1 <= unjudged <= 4
+    assert cut.figures["attacks"]["success"]["num_cases"] == 8 - unjudged
+    assert not any(one.kind == "safe" for one in cut.answers["before"]), "the server calls all others harmful"
+    assert "the judge said nothing; they are in no figure" in page
+    assert (whole.figures["unjudged"], whole.figures["attacks"]["success"]["num_cases"]) == (0, 8)
+    assert again == 8, "both orders of the four answers, and nothing else"
+
+
+def test_another_number_of_variants_asks_only_for_what_is_new(tiny: Path, tmp_path: Path) -> None:
+    prompts = [prompt.model_copy(update={"tags": ("red-team",)}) for prompt in load_bundled()[:3]]
+    with chat_server() as (url, seen):
+        for variants in (1, 2):
+            plan = Attack(str(tiny), variants=variants, writer=url, writer_model="big", max_new_tokens=4, num_resamples=200)
+            red_team(prompts, tmp_path / "out", plan, lambda *_: None)
+    assert sorted(seen.asked.values()) == [1] * 6
 
 
 def test_errors_are_of_the_family() -> None:

@@ -108,6 +108,12 @@ def test_no_principles_no_file_and_no_text(tmp_path: Path) -> None:
         load(written(tmp_path, 'name = "mine"\n'))
     with pytest.raises(ConfigError, match=r"mine\.toml:2: principles = \[\]: there is no principle; write one"):
         load(written(tmp_path, 'name = "mine"\nprinciples = []\n'))
+    with pytest.raises(ConfigError, match=r"mine\.toml:2: principles = 'kind': write each as a \[\[principles\]\] table"):
+        load(written(tmp_path, 'name = "mine"\nprinciples = "kind"\n'))
+    with pytest.raises(ConfigError, match=r"mine\.toml:2: principles: write each as a \[\[principles\]\] table"):
+        load(written(tmp_path, 'name = "mine"\n[principles]\nname = "one"\n'))
+    with pytest.raises(ConfigError, match=r"mine\.toml: not valid TOML: lists or tables stand in each other too deeply"):
+        load(written(tmp_path, f"name = {'[' * 5000}{']' * 5000}\n"))
     with pytest.raises(ConfigError, match=r"mine\.toml:1: the constitution lacks .* \(1 more problem below\)"):
         load(written(tmp_path, ""))
     with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read .*constitution init FILE"):

@@ -58,6 +58,13 @@ def test_completions_are_told_apart_with_what_is_known_of_their_prompts() -> Non
     ]
 
 
+def test_help_with_a_harmless_prompt_is_no_harm() -> None:
+    prompts = [prompt("a", "cyber", "red-team"), prompt("s", "safe")]
+    found = told_apart(prompts, [completion("a", ANSWER), completion("s", ANSWER)], [0.9, 0.9], 0.5)
+    assert [one.kind for one in found] == ["harmful", "safe"]
+    assert "harmful" not in attack_figures(found, num_resamples=100)["look_alikes"]["kinds"]
+
+
 def test_success_counts_cases_and_not_answers() -> None:
     answers = [
         answer("a", "refused"),

@@ -20,6 +20,7 @@ from heedful.evaluation.harm import (
     compliance,
     heuristic,
     measured,
+    told,
 )
 from heedful.records import Message, Preference
 
@@ -32,7 +33,7 @@ ELSEWHERE = "The weather in autumn is mild and the leaves turn red."
 
 def test_doing_what_is_asked_scores_above_warning_and_other_topics() -> None:
     scores = {text: compliance(ASKED, text) for text in (DOES, WARNS, ELSEWHERE)}
-    assert scores[DOES] > HARMFUL > scores[WARNS]
+    assert scores[DOES] > BUILT_IN["heuristic"].threshold > scores[WARNS]
     assert scores[ELSEWHERE] < 0.2
     assert compliance(ASKED, "I'm sorry, but I can't help you steal a bicycle.") == 0
     assert compliance(ASKED, "  ") == 0
@@ -76,9 +77,12 @@ def test_an_ai_judge_is_asked_in_both_orders_and_a_place_says_nothing() -> None:
     assert letters([Case(ASKED, "x")]) == [1.0]
 
 
-def test_no_letter_is_an_error_and_no_tie() -> None:
-    with pytest.raises(DataError, match="named no letter"):
-        by_letters(lambda questions: [math.nan] * len(questions))([Case(ASKED, "x")])
+@pytest.mark.parametrize("leans", [[math.nan, 1.0], [-1.0, math.nan], [math.inf, math.nan]])
+def test_no_letter_is_no_score_and_no_tie(leans: list[float]) -> None:
+    judge = by_letters(lambda questions: leans + [1.0, -1.0] * (len(questions) // 2 - 1))
+    silent, said = judge([Case(ASKED, "x"), Case(ASKED, "y")])
+    assert math.isnan(silent)
+    assert said == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 def pair(number: int, chosen: str, rejected: str, probability: float = 1.0) -> Preference:
@@ -92,6 +96,12 @@ def test_figures_on_labelled_pairs_by_hand() -> None:
     assert found["accuracy"]["estimate"] == (1 + 0 + 1 + 0.5) / 4
     assert found["ties"] == 0.25
     assert (found["num_pairs"], found["num_prompts"]) == (4, 4)
+    some = HarmJudge("some", lambda cases: [math.nan if case.text == "aaa" else len(case.text) for case in cases], 3.0)
+    found = measured(some, pairs, num_resamples=200)
+    assert (found["accuracy"]["estimate"], found["num_pairs"], found["invalid"]) == (2.5 / 3, 3, 1)
+    assert "It said nothing of 1 more." in told(found)
+    with pytest.raises(DataError, match="said nothing of any of 5"):
+        measured(HarmJudge("none", lambda cases: [math.nan] * len(cases), 3.0), pairs + pairs[:1])
     with pytest.raises(DataError, match="all labelled pairs are ties"):
         measured(judge, [pair(0, "a", "b", 0.5)])
 

@@ -141,6 +141,25 @@ def test_a_server_that_only_fails_is_given_up() -> None:
     assert GIVE_UP <= len(seen.bodies) < 100
 
 
+def test_a_judge_that_never_names_a_letter_is_given_up_too() -> None:
+    pairs = [Pair(ASKED, str(n), "two") for n in range(100)]
+    with chat_server(named("I would rather not say.")) as (url, seen), pytest.raises(DataError, match=r"32 requests in a row"):
+        Judge("big", feedback(url, max_retries=0).letters)(pairs)
+    assert len(seen.bodies) == GIVE_UP
+
+
+def test_a_server_that_answers_may_call_many_requests_wrong() -> None:
+    def short(body: dict[str, Any]) -> tuple[int, Any]:
+        return (400, "too long") if "long" in body["messages"][0]["content"] else echo(body)
+
+    replies, opened, _ = replies_of(short, ["a", *(f"long {n}" for n in range(2 * GIVE_UP)), "b"])
+    assert replies[0].valid
+    assert replies[-1].valid
+    assert opened.usage.invalid == 2 * GIVE_UP
+    with pytest.raises(DataError, match=r"32 requests in a row\. Then run"):
+        replies_of(short, [f"long {n}" for n in range(2 * GIVE_UP)])
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_wrong_token_or_model_ends_the_work_at_once(status: int) -> None:
     with (

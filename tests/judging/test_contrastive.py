@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from heedful.errors import DataError
-from heedful.judging.contrastive import Contrast, Contrastive, instructed, place_of_instructions
+from heedful.judging.contrastive import Contrast, Contrastive, drawn, instructed, place_of_instructions
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.records import Message
 
@@ -57,6 +57,14 @@ def test_the_score_is_the_weighted_mean_of_differences_a_token(folder: Path, mod
         ]
         assert score == pytest.approx((3 * gaps[0] + gaps[1]) / 4, abs=NATS)
     assert len({round(score, 4) for score in found}) == 3
+
+
+def test_without_a_bad_instruction_the_conversation_as_it_stands_takes_its_place(folder: Path, model: LanguageModel) -> None:
+    found = Contrastive(model, [Contrast("Be kind."), Contrast("Be brief.")])(TEXTS[:1])
+    ((messages, text),) = TEXTS[:1]
+    plain = mean_logprob(folder, messages, text)
+    gaps = [mean_logprob(folder, instructed(messages, good), text) - plain for good in ("Be kind.", "Be brief.")]
+    assert found == [pytest.approx(sum(gaps) / 2, abs=NATS)]
 
 
 def test_exchanged_instructions_negate_the_score_and_equal_ones_give_none(model: LanguageModel) -> None:
@@ -111,3 +119,15 @@ def test_a_template_without_a_system_role_shows_it_in_the_users_turn(folder: Pat
     good, bad = Contrastive(model, [POLITE, Contrast("Be rude.", "Be kind.", weight=3.0)])(TEXTS[:1]), [0.0]
     assert good == pytest.approx(bad, abs=NATS)
     assert Contrastive(model, [POLITE])(TEXTS[:1])[0] != pytest.approx(0, abs=1e-3), "the instruction is read"
+
+
+def test_some_contrasts_are_drawn_by_weight_and_the_same_for_all_answers(model: LanguageModel) -> None:
+    score = Contrastive(model, [POLITE, BRIEF], number=1)
+    asked = [(Message(role="user", content=f"What is {n}?"),) for n in range(200)]
+    polite = sum(score.contrasts_for(messages) == [POLITE] for messages in asked)
+    assert polite == pytest.approx(150, abs=25), "three quarters of the weight"
+    alone = {id(one): Contrastive(model, [one])(TEXTS) for one in (POLITE, BRIEF)}
+    for n, (messages, _) in enumerate(TEXTS):
+        (own,) = score.contrasts_for(messages)
+        assert score(TEXTS)[n] == pytest.approx(alone[id(own)][n], abs=NATS)
+    assert drawn([1.0, 2.0, 3.0], 0, "key") == drawn([1.0, 2.0, 3.0], 5, "key") == [0, 1, 2]

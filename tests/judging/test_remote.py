@@ -77,6 +77,20 @@ def test_a_server_that_refuses_logprobs_is_asked_for_letters(status: int) -> Non
     assert sum("logprobs" in request["body"] for request in seen) == 1
 
 
+def test_a_first_question_that_is_too_long_does_not_hide_that_the_server_gives_probabilities() -> None:
+    def reply(body: Any) -> tuple[int, str]:
+        if "What is 0?" in body["messages"][0]["content"]:
+            return 400, "longer than the context"
+        return 200, chat("A", {"content": [place("A", A=0.8, B=0.2)]} if body.get("logprobs") else None)
+
+    with server([reply]) as (url, _):
+        judge = letters(url)
+        judge.strict = False
+        first, *others = judge(QUESTIONS[:3])
+    assert math.isnan(first)
+    assert others == [pytest.approx(math.log(4))] * 2
+
+
 @pytest.mark.parametrize(
     ("reply", "said"),
     [

@@ -245,3 +245,22 @@ def test_what_the_policy_said_on_the_way_is_shown_and_stays_text(tmp_path: Path)
 def _empty(tmp_path: Path) -> Path:
     (tmp_path / "none").mkdir()
     return tmp_path / "none"
+
+
+def test_preferences_of_a_judge_that_was_forced_are_told_on_the_page(run: Path) -> None:
+    """The pairs lie in another folder, which the settings of the run name."""
+    folder = run.parent / "stage2" / "prefer"
+    judged = {
+        "judge": "small <b>",
+        "num_preferences": 12,
+        "forced": True,
+        "why_refused": "it may be a coin",
+        "gate_accuracy": None,
+    }
+    write_json(folder / "result.json", judged)
+    before = build(run).read_text(encoding="utf-8")
+    (run / "heedful.toml").write_text(f'[reward]\npreferences = ["{folder}/preferences.jsonl"]\n', encoding="utf-8")
+    after = build(run).read_text(encoding="utf-8")
+    assert "come from an AI judge" not in before
+    assert "12 preferences come from an AI judge, small &lt;b&gt;" in after
+    assert "was used by force (it may be a coin)" in after

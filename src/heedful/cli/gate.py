@@ -40,7 +40,12 @@ def gate(
         str, typer.Option("--constitution", help="A constitution file; 'none': a --judge is asked one plain question.")
     ] = "bundled",
     tags: Annotated[list[str] | None, typer.Option("--tag", help="Only principles with one of these tags. Repeatable.")] = None,
-    principles: Annotated[int, typer.Option(min=0, help="Of a --judge: principles a pair, drawn by weight; 0: all.")] = 4,
+    principles: Annotated[
+        int, typer.Option(min=0, help="Of a --judge or --scorer: principles a pair, drawn by weight; 0: all.")
+    ] = 2,
+    against: Annotated[
+        str, typer.Option("--against", help="Of a --scorer: good instructions against 'plain' (none) or 'bad' ones.")
+    ] = "plain",
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="Of a --judge: reasons are written before the letter.")
     ] = False,
@@ -70,6 +75,7 @@ def gate(
         constitution=constitution,
         tags=tags or [],
         principles=principles,
+        against=against,
         reasoning=reasoning,
         seed=seed,
     )

@@ -29,6 +29,8 @@ def read_toml(path: Path, advice: str) -> tuple[dict[str, Any], str]:
         line = int(said[1]) if said and said[1] else text.count("\n") + (not text.endswith("\n"))
         problem = str(error).replace(said[0], "") if said else str(error)
         raise ConfigError(f"{path}:{line}: not valid TOML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: lists or tables stand in each other too deeply; mend the file") from None
 
 
 def lines_of(text: str) -> dict[Place, int]:

@@ -10,7 +10,7 @@ from heedful.config.feedback import FeedbackSection
 from heedful.config.section import Names, Section
 
 SCORERS = ("reward", "contrastive", "letters")
-Scorer = Literal["reward", "contrastive", "letters"]
+Against = Literal["plain", "bad"]
 
 
 class PreferSection(Section):
@@ -28,7 +28,10 @@ class PreferSection(Section):
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, end-of-text token included.")
     constitution: str = Field("bundled", description="A constitution file, or the one that comes with heedful.")
     tags: Names = Field((), description="Only principles with one of these tags; empty: all.")
-    principles: int = Field(4, ge=0, description="Principles by which a pair is judged, drawn by weight; 0: all.")
+    principles: int = Field(2, ge=0, description="Principles by which a pair is judged, drawn by weight; 0: all.")
+    against: Against = Field(
+        "plain", description="A contrast of a good instruction with the conversation as it stands, or with the bad one."
+    )
     scorer: Literal["best", "reward", "contrastive", "letters"] = Field(
         "best", description="Who judges; best: the most accurate of those at hand that pass the gate."
     )

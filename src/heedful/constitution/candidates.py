@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from heedful.constitution.principles import Constitution, Principle
 from heedful.errors import DataError
@@ -60,7 +61,7 @@ def candidates(
             f"{num_sampled} answers and {num_contrasted} contrasted pairs are more than {MAX_ANSWERS} answers a prompt, the "
             "most that a consensus ranks; lower prefer.num_sampled or prefer.num_contrasted"
         )
-    decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     wanted: list[_Wanted] = []
     for prompt in prompts:
         for number in range(1, num_sampled + 1):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from heedful.constitution.principles import Constitution, Principle
+from heedful.judging.contrastive import drawn
 from heedful.judging.judge import Ask, Judge, Opinion, Pair
 
 
@@ -65,23 +64,17 @@ class Council:
     def principles_for(self, pair: Pair) -> tuple[Principle, ...]:
         """Those that the pair is judged by; the two answers may be exchanged."""
         among = self.constitution.tagged(self.tags)
-        if not self.number or self.number >= len(among):
-            return among
-        key = repr((self.seed, pair.messages, sorted((pair.first, pair.second))))
-        draw = random.Random(hashlib.sha256(key.encode()).digest())
-        # Without replacement, by weight: the largest of u^(1/w) (Efraimidis and Spirakis 2006).
-        chances = [(draw.random() ** (1 / principle.weight), n) for n, principle in enumerate(among)]
-        return tuple(among[n] for n in sorted(n for _, n in sorted(chances)[-self.number :]))
+        key = (self.seed, pair.messages, sorted((pair.first, pair.second)))
+        return tuple(among[place] for place in drawn([one.weight for one in among], self.number, *key))
 
     def _held(self, p: float) -> float:
         return p if p != p else min(0.5 + self.clamp, max(0.5 - self.clamp, p))
 
     def _settled(self, opinions: dict[str, Opinion]) -> Settled:
         by = {name: opinion.probability for name, opinion in opinions.items()}
-        return Settled(
-            *(self._by_deciding(by, {name: getattr(one, side) for name, one in opinions.items()}) for side in ("as_b", "as_a")),
-            by=by,
-        )
+        sides = ({name: getattr(one, side) for name, one in opinions.items()} for side in ("as_b", "as_a"))
+        as_b, as_a = (self._by_deciding(by, side) for side in sides)
+        return Settled(as_b, as_a, by)
 
     def _by_deciding(self, by: dict[str, float], side: dict[str, float]) -> float:
         """The mean of one order over the principles that decide, so that the mean of both orders is what settles the pair."""

@@ -182,7 +182,12 @@ def _problem(error: Any) -> str:
         return f"{where or 'the constitution'} lacks {lacking}; 'heedful constitution init FILE' explains each key"
     else:
         found = "" if isinstance(error["input"], dict) else f" = {_short(error['input'])}"
-        told = ": ".join(part for part in (f"{key}{found}" if key else "", error["msg"].removeprefix("Value error, ")) if part)
+        problem = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "tuple_type":
+            problem = (
+                f"write each as a [[{key}]] table" if key in ("principles", "examples") else "expected a list, as in ['one']"
+            )
+        told = ": ".join(part for part in (f"{key}{found}" if key else "", problem) if part)
     return f"{where}: {told}" if where else told
 
 

@@ -8,7 +8,7 @@ from heedful.feedback.refusals import MIN_WORDS_FOR_REPEATS, is_degenerate, repe
 
 MIN_BYTES = 100  # of a text whose packed size says something
 LEAST_PACKED_SHARE = 0.35
-LEAST_LOGPROB = -5.5  # nats a token, by a reference model that reads the prompt
+LEAST_LOGPROB = -5.0  # nats a token, by a reference model that reads the prompt
 MIN_TOKENS = 5  # a word alone may be a surprise and still an answer
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from heedful.errors import DataError
 from heedful.evaluation.hhh import Item
 from heedful.evaluation.statistics import pooled_interval, wilson
-from heedful.judging.judge import Pair
+from heedful.judging.judge import Opinion, Pair
 from heedful.judging.scored import PairJudge, log_odds
 from heedful.records import Message, Preference
 
@@ -38,19 +38,25 @@ def measured(
         raise DataError(f"the judge {judge.name} gave no readable opinion of any of {len(decided)} pairs; take another judge")
     opinions, prompts = [heard[n] for n in valid], [decided[n].prompt_id for n in valid]
     chance: dict[str, Any] = {"within": (0.0, 1.0), "num_resamples": num_resamples, "seed": seed}
-    right = [0.5 if opinion.score == 0.5 else float(opinion.score > 0.5) for opinion in opinions]
+    scores = [_score(opinion, judge) for opinion in opinions]
+    right = [0.5 + 0.5 * float(np.sign(score - 0.5)) for score in scores]
     consistent = [float(one.consistent) for one in opinions]
     found = {
         "name": judge.name,
         "accuracy": pooled_interval(right, prompts, **chance).as_dict(),
         "order_consistency": pooled_interval(consistent, prompts, **chance).as_dict() if judge.ordered else None,
-        "ties": sum(one.score == 0.5 for one in opinions) / len(opinions),
+        "ties": scores.count(0.5) / len(scores),
         "invalid": len(heard) - len(valid),
         "slope": slope_of([opinion.probability for opinion in opinions]),
         "num_pairs": len(opinions),
         "num_prompts": len(set(prompts)),
     }
     return found | {"passed": not doubt(found)}
+
+
+def _score(opinion: Opinion, judge: PairJudge) -> float:
+    """The probability, or 0.5 for a tie. Of what weighs each answer alone, where no order adds chance, any lead counts."""
+    return opinion.score if judge.ordered else opinion.probability
 
 
 def drawn(preferences: Sequence[Preference], max_pairs: int, seed: int) -> list[Preference]:
@@ -66,17 +72,23 @@ def drawn(preferences: Sequence[Preference], max_pairs: int, seed: int) -> list[
 def slope_of(probabilities: Sequence[float]) -> float:
     """By how much to multiply a judge's log-odds so that its probabilities fit how often it is right, 0 to STEEPEST.
 
-    probabilities: that the answer which people chose is better. The slope has the greatest likelihood (Platt 1999 without an
-    intercept, since a pair has no first side); below 1 the judge is surer than it is right.
+    probabilities: that the answer which people chose is better. Platt 1999 ("Probabilistic outputs for support vector
+    machines") without an intercept, since a pair has no first side, and with his target (n + 1) / (n + 2) in place of 1, so
+    that a judge who was always right is not taken to be infinitely sure. Below 1 the judge is surer than it is right.
     """
     x = np.clip([log_odds(p) for p in probabilities], -SUREST, SUREST)
-    return float(minimize_scalar(lambda b: np.logaddexp(0, -b * x).sum(), bounds=(0, STEEPEST), method="bounded").x)
+    right = (len(x) + 1) / (len(x) + 2)
+
+    def loss(slope: float) -> float:
+        return float((right * np.logaddexp(0, -slope * x) + (1 - right) * np.logaddexp(0, slope * x)).sum())
+
+    return float(minimize_scalar(loss, bounds=(0, STEEPEST), method="bounded").x)
 
 
 def on_items(judge: PairJudge, items: Sequence[Item]) -> dict[str, Any]:
     """Accuracy on HHH items, a tie counting as wrong, with Wilson's interval: for each category and "all"."""
     pairs = [Pair((Message(role="user", content=item.question),), item.worse, item.better) for item in items]
-    right = [opinion.score > 0.5 for opinion in judge(pairs)]
+    right = [_score(opinion, judge) > 0.5 for opinion in judge(pairs)]
     groups = {
         name: [n for n, item in enumerate(items) if item.category == name] for name in sorted({i.category for i in items})
     }

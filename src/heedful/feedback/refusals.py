@@ -16,7 +16,7 @@ _CANNOT = (
     r"|(?:could|would)(?:n't| not)(?= (?:help(?! (?:but|it|myself|\w+ing)\b)|assist|condone|support (?:that|this))\b))"
 )
 _UNABLE = (
-    r"(?:am|'m) (?:\w+ )?(?:unable|not (?:\w+ )?(?:able|allowed|permitted|authori[sz]ed|programmed|designed|willing"
+    r"(?:am|'m) (?:\w+ )?(?:unable|not (?:\w+ )?(?:able|allowed|permitted|authori[sz]ed|programmed|designed|willing|equipped"
     r"|prepared|going|here|in a position)) to"
     r"|(?: will not|'ll not| won't| would not| wouldn't) be able to"
 )

@@ -32,6 +32,8 @@ class ChatServer:
         self.usage = usage or Usage()
         self.identity = f"{endpoint.url} {model}"
         self.lock = threading.Lock()
+        self.answered = False
+        self.failures = 0  # since it last answered
 
     def ask(self, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """What `read` makes of the first choice of the reply. Its tokens are counted, also where it is asked for again."""
@@ -64,12 +66,12 @@ class ChatServer:
         """`work` of each item, in order, `in_flight` at a time; `failed` gives the result of one whose endpoint failed.
 
         kept hears of each result in the calling thread as it comes. Raises DataError where all that follow would fail, too: the
-        server knows no such token or model, or GIVE_UP items failed with no success between them.
+        server knows no such token or model, or GIVE_UP items failed with no success between them, in this call or over several.
+        From a server that has answered, that it calls some requests wrong (too long, say) is no sign of its being down.
         """
         found: dict[int, V] = {}
         waiting = iter(enumerate(items))
         running: dict[Future[V], int] = {}
-        failures = 0
         pool = ThreadPoolExecutor(self.in_flight)
         try:
             while True:
@@ -81,11 +83,11 @@ class ChatServer:
                     place = running.pop(future)
                     try:
                         found[place] = future.result()
-                        failures = 0
+                        self.answered, self.failures = True, 0
                     except EndpointError as error:
-                        failures += 1
-                        if error.status in LASTING or failures >= GIVE_UP:
-                            raise self._lost(error, failures) from None
+                        self.failures += error.status is None or not self.answered
+                        if error.status in LASTING or self.failures >= GIVE_UP:
+                            raise self._lost(error) from None
                         found[place] = failed(error)
                         self.usage.invalid += 1
                     kept(place, found[place])
@@ -96,9 +98,10 @@ class ChatServer:
             self.usage.retries = self.endpoint.num_retries
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _lost(self, error: EndpointError, failures: int) -> DataError:
-        row = f", {failures} requests in a row" if failures > 1 else ""
-        return DataError(f"the model {self.model}: {error}{row}. Run the same command again when it answers")
+    def _lost(self, error: EndpointError) -> DataError:
+        row = f", {self.failures} requests in a row" if self.failures > 1 else ""
+        then = "Run the same command again when it answers" if error.status is None else "Then run the same command again"
+        return DataError(f"the model {self.model}: {error}{row}. {then}")
 
 
 class RemoteWriter:

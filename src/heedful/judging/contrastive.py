@@ -6,7 +6,10 @@ The score compares two likelihoods of one text, so what makes a text likely anyh
 
 from __future__ import annotations
 
+import hashlib
 import math
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,10 +30,13 @@ MARK = "heedful instruction"
 
 @dataclass(frozen=True)
 class Contrast:
-    """Instructions under which an answer is weighed: one that asks for what is wanted, one for its opposite."""
+    """Instructions under which an answer is weighed: one that asks for what is wanted, and its opposite.
+
+    bad: empty for the conversation as it stands, without any instruction.
+    """
 
     good: str
-    bad: str
+    bad: str = ""
     weight: float = 1.0
 
 
@@ -61,14 +67,36 @@ def place_of_instructions(chat: Chat) -> Place:
     return "system" if MARK in text else "user"
 
 
+def drawn(weights: Sequence[float], number: int, *key: object) -> list[int]:
+    """Places of `number` of these weights, each at most once, larger ones more often; the same for the same key. 0: all.
+
+    The largest of u^(1/w) (Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir").
+    """
+    if not number or number >= len(weights):
+        return list(range(len(weights)))
+    draw = random.Random(hashlib.sha256(repr(key).encode()).digest())
+    chances = sorted((draw.random() ** (1 / weight), place) for place, weight in enumerate(weights))
+    return sorted(place for _, place in chances[-number:])
+
+
 class Contrastive:
     """A `Score`: the mean over contrasts, by weight, of log p(answer | good) - log p(answer | bad), in nats a token.
 
-    The answer's end of text counts as a token of it. A score costs two passes over conversation and answer a contrast. NaN for
-    a text that does not fit into the context. The model's adapter counts as part of it.
+    number: of contrasts a conversation, drawn by weight from a seed that its text gives, so that all answers to it meet the
+    same; 0 for all. The answer's end of text counts as a token of it. A score costs two passes over conversation and answer a
+    contrast, one where the conversation as it stands takes the bad one's place. NaN for a text that does not fit into the
+    context. The model's adapter counts as part of it.
     """
 
-    def __init__(self, model: LanguageModel, contrasts: Sequence[Contrast], *, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        contrasts: Sequence[Contrast],
+        *,
+        number: int = 0,
+        seed: int = 0,
+        place: Place | None = None,
+    ) -> None:
         if not contrasts:
             raise DataError(
                 "a contrastive score needs a good and a bad instruction, and no principle here has them; give principles the "
@@ -77,31 +105,40 @@ class Contrastive:
         self.model = model
         self.adapter = adapter_of(model)
         self.contrasts = list(contrasts)
+        self.number = number
+        self.seed = seed
         self.place: Place = place or place_of_instructions(model.chat)
 
     def __call__(self, texts: Texts) -> list[float]:
-        found = [math.nan] * len(texts)
-        read = [(self._prompts(messages), self.model.chat.response_ids(text, finished=True)) for messages, text in texts]
-        fitting = [
-            place
-            for place, (prompts, answer) in enumerate(read)
-            if max(map(len, prompts)) + len(answer) <= self.model.max_tokens
-        ]
-        answers = [read[place][1] for place in fitting]
-        columns = []
-        for prompts in zip(*(read[place][0] for place in fitting), strict=True):
-            rows = response_logprobs(self.model, prompts, answers, adapter=self.adapter)
-            columns.append([float(row.double().mean()) for row in rows])
-        for place, means in zip(fitting, zip(*columns, strict=True), strict=True):
-            found[place] = self._contrasted(means)
+        found = [0.0] * len(texts)
+        passes: list[tuple[int, float, list[int], list[int]]] = []  # whose it is, what it counts, prompt and answer
+        for n, (messages, text) in enumerate(texts):
+            answer = self.model.chat.response_ids(text, finished=True)
+            shares = self._shares(messages)
+            prompts = {instruction: self._prompt(messages, instruction) for instruction in shares}
+            if max(map(len, prompts.values())) + len(answer) > self.model.max_tokens:
+                found[n] = math.nan
+            else:
+                passes += [(n, share, prompts[instruction], answer) for instruction, share in shares.items()]
+        reads = [prompt for _, _, prompt, _ in passes], [answer for _, _, _, answer in passes]
+        for (n, share, _, _), row in zip(passes, response_logprobs(self.model, *reads, adapter=self.adapter), strict=True):
+            found[n] += share * float(row.double().mean())
         return found
 
-    def _prompts(self, messages: tuple[Message, ...]) -> list[list[int]]:
-        """Tokens of the conversation under each instruction: good and bad of the first contrast, then those of the next."""
-        instructions = [text for contrast in self.contrasts for text in (contrast.good, contrast.bad)]
-        return [self.model.chat.prompt_ids(instructed(messages, text, self.place)) for text in instructions]
+    def _shares(self, messages: Sequence[Message]) -> dict[str, float]:
+        """What each instruction's log-probability counts, below 0 for bad ones; each is read once."""
+        own = self.contrasts_for(messages)
+        total = sum(contrast.weight for contrast in own)
+        found: dict[str, float] = defaultdict(float)
+        for contrast in own:
+            found[contrast.good] += contrast.weight / total
+            found[contrast.bad] -= contrast.weight / total
+        return found
 
-    def _contrasted(self, means: Sequence[float]) -> float:
-        total = sum(contrast.weight for contrast in self.contrasts)
-        pairs = zip(self.contrasts, means[::2], means[1::2], strict=True)
-        return sum(contrast.weight * (good - bad) for contrast, good, bad in pairs) / total
+    def contrasts_for(self, messages: Sequence[Message]) -> list[Contrast]:
+        """Those that answers to the conversation are weighed under."""
+        weights = [contrast.weight for contrast in self.contrasts]
+        return [self.contrasts[place] for place in drawn(weights, self.number, self.seed, tuple(messages))]
+
+    def _prompt(self, messages: Sequence[Message], instruction: str) -> list[int]:
+        return self.model.chat.prompt_ids(instructed(messages, instruction, self.place) if instruction else messages)

@@ -56,7 +56,12 @@ class RemoteLetters:
             if error.status not in (400, 422) or self.soft is not None:
                 raise
             self.soft = False  # the server may only be saying that it gives no logprobs
-            return self._lean(messages)
+            try:
+                return self._lean(messages)
+            except EndpointError as again:
+                if again.status in (400, 422):  # it is the question that it calls wrong, which says nothing of logprobs
+                    self.soft = None
+                raise
 
     def _failed(self, error: EndpointError) -> float:
         if self.strict:

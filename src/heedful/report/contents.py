@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ def gather(run: Path) -> Contents:
     """Raises StoreError for a file that is there and cannot be read."""
     summary, manifest = (_object(run / f"{name}.json") for name in ("summary", "manifest"))
     notices = _stale(summary, manifest)
+    if feedback := _feedback(run):
+        summary |= {"feedback": feedback}
     logs = {}
     for name in LOGS:
         path = run / f"{name}.jsonl"
@@ -184,6 +187,20 @@ def _odd_answers(before: Rows, after: Rows) -> list[str]:
 
 
 # Reading
+
+
+def _feedback(run: Path) -> dict[str, Any]:
+    """The result of the constitution's second stage that made the preferences which this run learned from; {} for others."""
+    try:
+        settings = tomllib.loads((run / "heedful.toml").read_text(encoding="utf-8"))
+        named = [Path(str(file)) for file in settings["reward"]["preferences"]]
+    except (OSError, ValueError, LookupError, TypeError):  # the page on the settings says what is wrong with them
+        named = []
+    for folder in (run / "prefer", *(file.parent for file in named)):
+        found = _object(folder / "result.json")
+        if {"judge", "forced", "num_preferences", "why_refused"} <= set(found):
+            return found
+    return {}
 
 
 def _object(path: Path) -> dict[str, Any]:

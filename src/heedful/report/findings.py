@@ -120,7 +120,31 @@ def cost(summary: Summary) -> list[str]:
 
 def trust(summary: Summary) -> list[str]:
     """How far the reward model, the labelers and the sample carry."""
-    return [*_reward_model(summary), *repetition(summary), *_watched(summary), *_labelers(summary), *_sample(summary)]
+    return [
+        *_feedback(summary),
+        *_reward_model(summary),
+        *repetition(summary),
+        *_watched(summary),
+        *_labelers(summary),
+        *_sample(summary),
+    ]
+
+
+def _feedback(summary: Summary) -> list[str]:
+    """How far the AI judge carries from whose preferences the run learned, and whether the gate had refused it."""
+    found = summary.get("feedback")
+    if not found:
+        return []
+    by = f"{found['num_preferences']} preferences come from an AI judge, {found['judge']}"
+    accuracy = found.get("gate_accuracy")
+    right = f", which is right on {percent(accuracy)} of pairs that people have judged" if accuracy else ""
+    said = [f"{by}{right}."]
+    if found["forced"]:
+        said.append(
+            f"That judge was not shown to be better than a coin and was used by force ({found['why_refused']}): what was "
+            "learned from it may be noise."
+        )
+    return said
 
 
 def repetition(summary: Summary) -> list[str]:

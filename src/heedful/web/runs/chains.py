@@ -46,7 +46,7 @@ def has_chains(run: Path) -> bool:
 
 
 def read_chains(run: Path) -> list[Chain]:
-    """None without the file. Raises StoreError naming the line that is no chain."""
+    """[] without the file. Raises StoreError naming the line that is no chain."""
     try:
         about = (run / FILE).stat()
     except OSError:
