@@ -219,12 +219,10 @@ def test_a_reward_model_of_two_classes_is_told_in_texts() -> None:
 def test_whose_preferences_a_run_learned_from_and_whether_the_gate_had_refused_the_judge() -> None:
     passed = {"judge": "rm (reward)", "num_preferences": 80, "gate_accuracy": interval(0.6, 0.55, 0.65), "forced": False}
     (said,) = trust({"feedback": passed})
-    assert (
-        said
-        == "80 preferences come from an AI judge, rm (reward), which is right on 60.0% [55.0, 65.0] of pairs that people have judged."
-    )
+    by = "80 preferences come from an AI judge, rm (reward)"
+    assert said == f"{by}, which is right on 60.0% [55.0, 65.0] of pairs that people have judged."
     first, second = trust(
         {"feedback": passed | {"forced": True, "why_refused": "The interval holds 50%", "gate_accuracy": None}}
     )
-    assert first == "80 preferences come from an AI judge, rm (reward)."
+    assert first == f"{by}."
     assert second.startswith("That judge was not shown to be better than a coin and was used by force (The interval holds 50%)")
