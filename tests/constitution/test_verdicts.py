@@ -173,7 +173,7 @@ def test_a_consensus_weighs_a_bad_judge_like_a_bad_labeler(tmp_path: Path) -> No
         assert {pair.source for pair in pairs} == {"mixed"}
         right[name] = sum((pair.chosen_id or "") < (pair.rejected_id or "") for pair in pairs) / len(pairs)
     people = ("ann", "bob", "eve")
-    assert weights["coin"]["machine"] < 0.3 < min(weights["coin"][who] for who in people)
+    assert weights["coin"]["machine"] < min(weights["coin"][who] for who in people) / 2
     assert weights["good"]["machine"] > 0.5
     assert suspects == {"good": [], "coin": ["machine"]}
     assert right["coin"] > 0.95

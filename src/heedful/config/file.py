@@ -33,6 +33,7 @@ LISTS = (
 )
 FILES = (*LISTS, "label.judgements")
 MODELS = ("model.source", "reward.model", "prefer.policy")
+CONSTITUTIONS = ("prefer.constitution", "revise.constitution")  # a file, or BUNDLED
 TERMS = "reward.terms"
 RUBRIC = "rubric"  # as monitor.gold
 BUNDLED = "bundled"  # as prefer.constitution
@@ -175,7 +176,7 @@ def _from_folder(key: str, value: Any, folder: Path) -> Any:
         return _model(value, folder)
     if key == TERMS and isinstance(value, list):
         return [_from_folder(f"{key}[]", item, folder) for item in value]
-    if key in ("prefer.constitution", "revise.constitution") and isinstance(value, str):
+    if key in CONSTITUTIONS and isinstance(value, str):
         return value if value == BUNDLED else _path(value, folder)
     if key in (
         f"{TERMS}[].source",
