@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import align, contests, data, evaluate, flow, label, reward, serve, talk, tictactoe
+from heedful.cli import align, contests, data, evaluate, flow, label, persons, reward, serve, talk, tictactoe
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.add_typer(evaluate.app, name="evaluate")
 contests.register(evaluate.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
+app.add_typer(persons.app, name="persons")
 
 
 INTERRUPTED = 130
