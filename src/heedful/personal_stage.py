@@ -48,8 +48,9 @@ def align_persons(
     if len(used) < least:
         who = repr(persons[0]) if len(persons) == 1 else f"these {len(persons)} persons"
         raise DataError(
-            f"{who} gave {len(used)} {what}, and an adapter needs {least} of them; collect {least - len(used)} more "
-            "('heedful persons ask' names the most telling), put persons of like wishes together, or choose answers with 'heedful persons best'"
+            f"{who} gave {len(used)} {what}, and an adapter needs {least}; collect {least - len(used)} more "
+            "('heedful persons ask' names the most telling), put persons of like wishes together, or choose answers with "
+            "'heedful persons best'"
         )
     if used is votes:
         path = output / OWN / "votes.jsonl"

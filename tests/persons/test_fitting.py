@@ -61,8 +61,8 @@ def test_the_bound_lies_below_the_true_evidence_and_near_it() -> None:
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["votes", "pairs"])
 def test_wishes_are_found_again(pairs: bool) -> None:
-    found = world(150, 120)
-    labels, unseen = (found.labels(40, pairs=pairs, seed=seed) for seed in (1, 2))
+    found = world(80, 100)
+    labels, unseen = (found.labels(30, pairs=pairs, seed=seed) for seed in (1, 2))
     model = fit_persons(labels, found.features_TD, no_safety(12), PLAIN)
     nobody = replace(model, persons=())
     own, common = (by_person(unseen, judge.predict(unseen, found.features_TD)) for judge in (model, nobody))
@@ -72,8 +72,13 @@ def test_wishes_are_found_again(pairs: bool) -> None:
     reward_PT = offset_T + model.posterior.mean_PK @ heads_TK.T
     centred = [rows - rows.mean(axis=1, keepdims=True) for rows in (reward_PT, found.reward_PT)]
     likeness = [np.corrcoef(mine, true)[0, 1] for mine, true in zip(*centred, strict=True)]
-    assert np.mean(likeness) > 0.85
-    # Four heads asked for, two directions there: those beside the first two hardly speak.
+    assert np.mean(likeness) > 0.8
+
+
+def test_heads_that_are_not_needed_hardly_speak() -> None:
+    """Four asked for, two directions there."""
+    found = world(80, 100)
+    labels = found.labels(30, pairs=False, seed=1)
     four = fit_persons(labels, found.features_TD, no_safety(12), replace(PLAIN, num_heads=4, ridge_heads=16.0))
     sizes = np.std(four.heads.read(found.features_TD, found.texts)[1], axis=0)
     assert sizes[1] > 2 * sizes[2]

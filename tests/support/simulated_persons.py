@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from heedful.persons.asking import ask
 from heedful.persons.labels import Label, Labels, gather
+from heedful.persons.model import PersonalReward, know_persons
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +39,8 @@ class World:
         found = []
         for person, reward_T in zip(self.persons, self.reward_PT, strict=True):
             for _ in range(per_person):
-                a, b = sorted(chance.choice(len(reward_T), 2, replace=False))
+                a = int(chance.integers(len(reward_T)))
+                b = (a + 1 + int(chance.integers(len(reward_T) - 1))) % len(reward_T)
                 logit = reward_T[a] - reward_T[b] if pairs else reward_T[a]
                 value = float(chance.random() < expit(logit))
                 found.append(Label(person, self.texts[a], self.texts[b] if pairs else None, value))
@@ -52,3 +56,34 @@ def world(num_persons: int, num_texts: int, *, num_features: int = 12, num_direc
     size = np.sqrt(num_features)
     common_T, apart_TK = features_TD @ common_D / size, 2 * features_TD @ apart_DK / size
     return World(features_TD, common_T + z_PK @ apart_TK.T)
+
+
+def questioned(
+    found: World,
+    model: PersonalReward,
+    pairs: Sequence[tuple[int, int]],
+    by: Any,
+    persons: Iterable[int],
+    seed: int,
+    num_questions: int,
+    num_offered: int = 300,
+) -> float:
+    """Correlation of new persons' rewards, learned from some questions, with the true ones; the mean over persons.
+
+    Each question is one of num_offered pairs drawn at random, and is answered by chance as the true reward makes likely.
+    """
+    likeness = []
+    for place in persons:
+        chance = np.random.default_rng([seed, place])
+        left = [pairs[i] for i in chance.permutation(len(pairs))[:num_offered]]
+        own, answers = replace(model, persons=()), []
+        for number in range(num_questions):
+            (question,) = ask(own, "new", left, found.texts, found.features_TD, by=by, seed=number)
+            a, b = found.texts.index(question.first), found.texts.index(question.second)
+            left.remove((a, b))
+            value = float(chance.random() < expit(found.reward_PT[place, a] - found.reward_PT[place, b]))
+            answers.append(Label("new", question.first, question.second, value))
+            own = know_persons(model.heads, gather(answers, texts=found.texts), found.features_TD)
+        learned, _ = own.rewards("new", found.features_TD, found.texts)
+        likeness.append(np.corrcoef(learned, found.reward_PT[place])[0, 1])
+    return float(np.mean(likeness))

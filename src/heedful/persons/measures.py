@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from heedful.errors import DataError
 from heedful.evaluation.statistics import mean_interval, paired_difference
@@ -45,8 +45,15 @@ def by_person(labels: Labels, probability_N: Array) -> dict[str, dict[str, float
             right = np.where(p == 0.5, 0.5, (p > 0.5) == (value > 0.5))
             found["accuracy"][name] = float(right[decided].mean())
         if len(np.unique(value[decided] > 0.5)) == 2:
-            found["auc"][name] = float(roc_auc_score(value[decided] > 0.5, p[decided]))
+            found["auc"][name] = auc(value[decided] > 0.5, p[decided])
     return found
+
+
+def auc(right_N: Array, p_N: Array) -> float:
+    """Probability that one of the True has a greater p than one of the False, ties half (Mann and Whitney 1947)."""
+    num_right = int(right_N.sum())
+    above = float(rankdata(p_N)[right_N].sum()) - num_right * (num_right + 1) / 2
+    return above / (num_right * (len(p_N) - num_right))
 
 
 def compare(
