@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ class World:
     features_TD: Array
     reward_PT: Array
 
-    @property
+    @cached_property
     def texts(self) -> tuple[str, ...]:
         return tuple(f"t{number:05}" for number in range(len(self.features_TD)))
 
-    @property
+    @cached_property
     def persons(self) -> tuple[str, ...]:
         return tuple(f"p{number:04}" for number in range(len(self.reward_PT)))
 
