@@ -125,6 +125,18 @@ def test_more_heads_than_persons_can_be_asked_for() -> None:
     assert model.posterior.mean_PK.shape == (3, 6)
 
 
+def test_heads_that_pairs_cannot_tell_stay_out() -> None:
+    """More heads than persons, pairs only: neither the constant nor what is left of the space makes rewards explode."""
+    found = world(4, 10)
+    labels = found.labels(12, pairs=True, seed=0)
+    for k in (1, 4, 8):
+        phi_TD = scale_of(found.features_TD).apply(found.features_TD)
+        nothing = np.zeros((10, 0))
+        result = fit(Basis(phi_TD, nothing, 0.0), nothing, labels, replace(PLAIN, num_heads=k))
+        assert result.bounds[0] > -10 * len(labels), k
+        assert np.abs(result.weights_FC).max() < 20, k
+
+
 def test_features_that_are_no_numbers_are_refused() -> None:
     found = world(3, 8)
     labels = found.labels(6, pairs=False, seed=0)

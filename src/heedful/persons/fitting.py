@@ -29,7 +29,8 @@ from scipy.special import expit, log_expit
 from heedful.persons.basis import Basis, contrasts, owners
 from heedful.persons.labels import Array, Labels
 
-START_SD = 0.5  # of a head over the texts at the beginning, in logits
+START_SD = 0.5  # root mean square of a head over the labels at the beginning, in logits
+NOTHING = 1e-6  # of the same for a direction of length 1
 ENOUGH = 1e-5  # nats a label by which a round must raise the bound to be worth another
 SMALLEST = 1e-12
 CONSTANT_RIDGE = 0.01  # of theta's constant: how often the answer is yes is no wish to be shrunk
@@ -143,13 +144,16 @@ class _Search:
         k = self.num_heads
         if min(num_persons, f) > 2 * k + 2:
             # From one start, so that the same labels give the same heads.
-            right_KF = svds(operator, k=k, v0=np.ones(min(num_persons, f)), solver="arpack")[2][::-1]
+            _, sizes, right_KF = svds(operator, k=k, v0=np.ones(min(num_persons, f)), solver="arpack")
         else:
-            right_KF = np.linalg.svd(operator @ np.eye(f), full_matrices=True)[2][:k]
+            whole_PF = operator @ np.eye(f) if f < num_persons else (operator.H @ np.eye(num_persons)).T
+            _, sizes, right_KF = np.linalg.svd(whole_PF, full_matrices=False)
+        largest = np.argsort(-sizes)[:k]
         found_FK = np.zeros((f, k))
-        found_FK[:, : len(right_KF)] = right_KF.T
-        size_K = np.sqrt(np.mean(self.basis.heads(found_FK) ** 2, axis=0))
-        return np.asarray(found_FK * START_SD / np.maximum(size_K, SMALLEST))
+        found_FK[:, : len(largest)] = right_KF[largest].T
+        # A direction that no label speaks of, as the constant where there are only pairs, is left at zero: a head not needed.
+        size_K = np.sqrt(np.mean((self.contrast_NT @ self.basis.heads(found_FK)) ** 2, axis=0))
+        return np.asarray(found_FK * np.where(size_K > NOTHING, START_SD / np.maximum(size_K, NOTHING), 0))
 
     def _said(self, weights_FC: Array) -> Array:
         """What the columns of the second moments multiply, in each label: g with all that is fixed, h, safety scores."""
