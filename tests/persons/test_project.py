@@ -12,17 +12,8 @@ import pytest
 from heedful.errors import DataError, HeedfulError, RecordError, StoreError
 from heedful.persons.fitting import Settings
 from heedful.persons.folder import load
-from heedful.persons.project import (
-    ask_files,
-    best_files,
-    delete_person,
-    evaluate_folder,
-    export_person,
-    fit_files,
-    learn_files,
-    list_persons,
-    score_files,
-)
+from heedful.persons.keeping import delete_person, export_person, list_persons
+from heedful.persons.project import ask_files, best_files, evaluate_folder, fit_files, learn_files, score_files
 from heedful.persons.reading import Files, read_said
 from heedful.records import Completion, Judgement, Message, Preference, Prompt, Sampling, Vote
 from heedful.store import write_jsonl

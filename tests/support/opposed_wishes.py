@@ -19,8 +19,10 @@ from heedful.persons.labels import Array, Label, gather
 from heedful.persons.measures import by_person
 from heedful.persons.model import fit_persons, know_persons, learn_heads
 from heedful.persons.safety import no_safety
+from heedful.persons.selection import choose
 
 PAIRS_A_FILE, LEARNED_FROM = 900, 700
+HELD_BACK = 200  # of the latter, to choose settings on
 ACCURACY_ON = PAIRS_A_FILE - LEARNED_FROM
 PERSONS_A_GROUP, PAIRS_A_PERSON = 30, 40
 Groups = Mapping[str, tuple[str, float]]  # of each group the file, and the value of "chosen is better"
@@ -42,10 +44,11 @@ def texts(data: Path, side: str) -> list[Text]:
     ]
 
 
-def measure(groups: Groups, names: Sequence[str], features_TD: Array, settings: Settings, seed: int) -> Measured:
+def measure(groups: Groups, names: Sequence[str], features_TD: Array, candidates: Sequence[Settings], seed: int) -> Measured:
     """For each group, for each of global, personal, group (told who belongs to it), the measures of its persons.
 
-    Prompts that persons learn from and prompts that they are measured on are different ones, the latter the same for all.
+    Prompts that persons learn from and prompts that they are measured on are different ones, the latter the same for all. Of
+    several candidates those settings count that foretell best a part of the prompts to learn from, held back.
     """
     chance = np.random.default_rng(seed)
     order = {side: chance.permutation(PAIRS_A_FILE) for side in sorted({side for side, _ in groups.values()})}
@@ -60,6 +63,11 @@ def measure(groups: Groups, names: Sequence[str], features_TD: Array, settings: 
     persons = sorted({label.person for label in seen})
     learned, hidden = (gather(part, persons=persons, texts=names) for part in (seen, unseen))
     safety = no_safety(features_TD.shape[1])
+    settings = candidates[0]
+    if len(candidates) > 1:
+        held_back = {f"{side}-{pair}-{letter}" for side in order for pair in order[side][:HELD_BACK] for letter in "cr"}
+        hidden_N = np.array([names[first] in held_back for first in learned.first_N])
+        settings, _ = choose(learned, features_TD, safety, candidates, hidden_N=hidden_N)
     model = fit_persons(learned, features_TD, safety, settings)
     judges = {"global": replace(model, persons=()), "personal": model}
     judged = {name: by_person(hidden, judge.predict(hidden, features_TD)) for name, judge in judges.items()}

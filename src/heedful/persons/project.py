@@ -18,14 +18,13 @@ from heedful.persons.asking import By, ask
 from heedful.persons.choosing import best
 from heedful.persons.features import Reads, Text, read_features
 from heedful.persons.fitting import Settings
-from heedful.persons.folder import Kept, LabelRecord, TextRecord, load, require_person, save, with_model, without
+from heedful.persons.folder import Kept, LabelRecord, TextRecord, load, save, with_model
 from heedful.persons.labels import Array
 from heedful.persons.measures import by_person, compare, hide
-from heedful.persons.model import PersonalReward, fit_persons, know_persons, learn_heads, narrow
+from heedful.persons.model import PersonalReward, fit_persons, know_persons, narrow
 from heedful.persons.reading import Files, Said, digest, read_said, read_texts
 from heedful.persons.safety import fit_safety, together
 from heedful.persons.selection import choose, grid
-from heedful.store import write_json
 
 Progress = Callable[[str, int, int, str], None]
 Result = dict[str, Any]
@@ -187,59 +186,6 @@ def evaluate_folder(
     return {"hidden_share": share, "num_seeds": num_seeds, "num_labels": len(labels)} | compare(*means)
 
 
-def list_persons(folder: Path) -> Result:
-    """Persons with their labels, weights and how far these are from the population's."""
-    model = load(folder).model
-    return {"persons": [_person(model, person) for person in model.persons], "safety": list(model.heads.safety.names)}
-
-
-def export_person(folder: Path, person: str, output: Path) -> Result:
-    """All that is kept of a person, as one JSON file: labels, weights, covariance."""
-    kept = load(folder)
-    require_person(kept, person)
-    own = kept.model.of(person)
-    labels = [record.model_dump(mode="json", exclude_none=True) for record in kept.labels if record.person == person]
-    value = _person(kept.model, person) | {
-        "labels": labels,
-        "covariance": own.covariance_PKK[0].tolist(),
-        "about": "weights and covariance are in units of the prior's sd: 0 is the population's mean, 1 one sd from it",
-    }
-    write_json(output, value)
-    return {"person": person, "num_labels": len(labels), "output": str(output)}
-
-
-def delete_person(folder: Path, person: str, progress: Progress) -> Result:
-    """Takes a person out: labels, weights, texts that nobody else judged; heads that learned from the person are fitted anew.
-
-    What is left is to the last bit what a fit without the person would have written.
-    """
-    kept = load(folder)
-    require_person(kept, person)
-    records, texts, features_TD = without(kept, person)
-    if not records:
-        raise DataError(f"{person!r} is the only person in {folder}; delete the folder")
-    features = {text.id: row for text, row in zip(texts, features_TD, strict=True)}
-    heads = kept.model.heads
-    learned = any(record.in_heads for record in kept.labels if record.person == person)
-    if learned:
-        basis = [record.label() for record in records if record.in_heads]
-        if not basis:
-            raise DataError(
-                f"the heads in {folder} were fitted on {person!r} alone; delete the folder, and fit the others anew"
-            )
-        heads = learn_heads(*narrow(basis, features), heads.safety, heads.settings, _one(progress, "heads"))
-    labels, features_TD = narrow([record.label() for record in records], features)
-    model = know_persons(heads, labels, features_TD)
-    save(folder, with_model(kept, model, records, texts, features_TD))
-    return {
-        "person": person,
-        "labels_removed": len(kept.labels) - len(records),
-        "texts_removed": len(kept.texts) - len(texts),
-        "heads_fitted_anew": learned,
-        "num_persons": len(model.persons),
-    }
-
-
 def features_file(
     source: str, prompts: Sequence[Path], completions: Sequence[Path], output: Path, reads: Reads, progress: Progress
 ) -> Result:
@@ -325,18 +271,4 @@ def _told(model: PersonalReward, num_labels: int, num_texts: int) -> Result:
         "num_texts": num_texts,
         "settings": asdict(heads.settings),
         "safety_weights": dict(zip(heads.safety.names, map(float, heads.population_S), strict=True)),
-    }
-
-
-def _person(model: PersonalReward, person: str) -> Result:
-    own, heads = model.of(person), model.heads
-    k = heads.weights_FC.shape[1] - 1
-    mean_K = own.mean_PK[0]
-    safety = heads.population_S + heads.settings.safety_sd * mean_K[k:]
-    return {
-        "person": person,
-        "num_labels": model.num_labels(person),
-        "weights": mean_K.tolist(),
-        "sd": np.sqrt(np.diag(own.covariance_PKK[0])).tolist(),
-        "safety_weights": dict(zip(heads.safety.names, map(float, safety), strict=True)),
     }
