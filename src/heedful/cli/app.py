@@ -19,6 +19,7 @@ from heedful.cli import (
     flow,
     gate,
     label,
+    persons,
     prefer,
     red_team,
     revise,
@@ -74,6 +75,7 @@ gate.register(constitution.app)
 both_stages.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
+app.add_typer(persons.app, name="persons")
 
 
 INTERRUPTED = 130
