@@ -7,6 +7,7 @@ from heedful.config.file import RUBRIC, Config, for_reward_training, known_keys,
 from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PPOSection, RLOOSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
+from heedful.config.scale import ScaleSection
 from heedful.config.section import LoraSection, Section
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "RewardTermSection",
     "SFTSection",
     "SampleSection",
+    "ScaleSection",
     "Section",
     "for_reward_training",
     "known_keys",

@@ -17,6 +17,7 @@ from heedful.config.data import EvaluateSection, LabelSection, ModelSection, Pro
 from heedful.config.offline import DPOSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PPOSection, RLOOSection
 from heedful.config.reward import RewardSection
+from heedful.config.scale import ScaleSection
 from heedful.config.section import Section
 from heedful.errors import ConfigError
 
@@ -50,6 +51,7 @@ class Config(Section):
     ilql: ILQLSection = ILQLSection()
     monitor: MonitorSection = MonitorSection()
     evaluate: EvaluateSection = EvaluateSection()
+    scale: ScaleSection = ScaleSection()
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
