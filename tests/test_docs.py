@@ -31,6 +31,7 @@ from heedful.config import (
     RewardTermSection,
     RLOOSection,
     SampleSection,
+    ScaleSection,
     Section,
     SFTSection,
 )
@@ -98,6 +99,7 @@ SETTINGS = [
     pytest.param(CONFIG_PAGE, "## [sample]", SampleSection, id="sample"),
     pytest.param(CONFIG_PAGE, "## [label]", LabelSection, id="label"),
     pytest.param(CONFIG_PAGE, "## [evaluate]", EvaluateSection, id="evaluate"),
+    pytest.param(CONFIG_PAGE, "## [scale]", ScaleSection, id="scale"),
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
     pytest.param(SFT_PAGE, "## Settings", SFTSection, id="sft"),
