@@ -15,23 +15,37 @@ from heedful.functional.logprobs import compare, token_scores
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import AdapterReward, Answer, AnswerScorer
 from heedful.models.trunk.packed import pack
+from heedful.team import shared, team
 
 MAX_TOKENS = 4096  # tokens computed side by side; beyond this, memory grows and speed does not
 
 
 @torch.no_grad()
 def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
-    """The reward of each answer, in order."""
+    """The reward of each answer, in order. Members of a team share the batches."""
     found = [0.0] * len(answers)
     if isinstance(model, AdapterReward):  # it computes a prompt once for all its answers
         read = [model.tokens(answer) for answer in answers]
-        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], MAX_TOKENS)
+        costs = [len(prompt) + len(response) for prompt, response in read]
+        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], batch_room(costs))
     else:
-        batches = batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS)
-    for batch in batches:
-        for i, reward in zip(batch, model.rewards([answers[i] for i in batch]).tolist(), strict=True):
+        costs = [model.num_tokens(answer) for answer in answers]
+        batches = batches_by_tokens(costs, batch_room(costs))
+
+    def some(places: list[int]) -> list[list[float]]:
+        return [model.rewards([answers[i] for i in batches[place]]).tolist() for place in places]
+
+    by_batch = shared([sum(costs[i] for i in batch) for batch in batches], some, "rewards")
+    for batch, values in zip(batches, by_batch, strict=True):
+        for i, reward in zip(batch, values, strict=True):
             found[i] = reward
     return found
+
+
+def batch_room(costs: Sequence[int]) -> int:
+    """Tokens of a batch: in a team, few enough that each member has one."""
+    size = team().size
+    return MAX_TOKENS if size == 1 else min(MAX_TOKENS, max(1, -(-sum(costs) // size)))
 
 
 @dataclass(frozen=True)
@@ -57,13 +71,14 @@ def score_responses(
 ) -> list[ScoredResponse]:
     """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference).
 
-    hidden: the policy's states (T, D) before each response token, as the sampler kept them; where all are there, the policy
-    reads nothing again.
+    Members of a team share the batches. hidden: the policy's states (T, D) before each response token, as the sampler kept
+    them; where all are there, the policy reads nothing again.
     """
     kept = [] if hidden is None else [row for row in hidden if row is not None]
     found: list[ScoredResponse | None] = [None] * len(prompts)
     adapter = POLICY if POLICY in model.adapters else None
-    for batch in packed_batches(prompts, responses, MAX_TOKENS):
+
+    def score(batch: list[int]) -> list[ScoredResponse]:
         rows = [responses[i] for i in batch]
         packed = pack([prompts[i] for i in batch], rows, device=model.device)
         if len(kept) == len(prompts):
@@ -75,8 +90,18 @@ def score_responses(
         values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
         columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
         parts = [torch.split(column.cpu(), [len(row) for row in rows]) for column in columns]
-        for place, i in enumerate(batch):
-            found[i] = ScoredResponse(*(part[place] for part in parts))
+        return [ScoredResponse(*(part[place] for part in parts)) for place in range(len(batch))]
+
+    costs = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    batches = packed_batches(prompts, responses, batch_room(costs))
+    by_batch = shared(
+        [sum(costs[i] for i in batch) for batch in batches],
+        lambda places: [score(batches[place]) for place in places],
+        "scores",
+    )
+    for batch, scores in zip(batches, by_batch, strict=True):
+        for i, one in zip(batch, scores, strict=True):
+            found[i] = one
     return [response for response in found if response is not None]
 
 

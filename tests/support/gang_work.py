@@ -1,0 +1,174 @@
+"""What a gang does: both members call one of these with the same arguments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import small_methods
+import small_models
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from heedful.align_stage import new_method
+from heedful.config import Config, RewardSection
+from heedful.engine import scoring
+from heedful.errors import RewardError
+from heedful.models.policy import load_language_model
+from heedful.models.reward import Answer
+from heedful.records import Message
+from heedful.reward_stage import new_reward_model
+from heedful.team import once, shared, team, together
+from heedful.training import rollout
+from heedful.training.loop import Optimiser
+from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.reward import PairwiseTraining
+from heedful.training.rollout import Question
+
+CPU = torch.device("cpu")
+TEXTS = [
+    "Knock, knock.",
+    "My house is too hot.",
+    "Hi.",
+    "Why? Tell me all about it, and do not leave anything out.",
+    "Go on.",
+    "?",
+]
+
+
+def letters(answers: Sequence[Answer]) -> list[float]:
+    return [float(len(answer.text) % 5) + answer.text.count("e") for answer in answers]
+
+
+def online(tiny: str, name: str) -> PolicyGradient:
+    model = load_language_model(tiny, dtype=torch.float32, device=CPU)
+    said = [(Message(role="user", content=text),) for text in TEXTS]
+    questions = [Question(f"p{i}", messages, model.chat.prompt_ids(messages)) for i, messages in enumerate(said)]
+    shape = {"episodes": 12, "samples_per_prompt": 2, "max_new_tokens": 10, "learning_rate": 0.01, "warmup_steps": 0}
+    own: dict[str, Any] = {"critic_warmup_steps": 0} if name == "ppo" else {}
+    config = Config.model_validate({"method": name, name: shape | own | {"lora": {"rank": 4, "layers": 2}}})
+    return new_method(config, model, letters, questions, questions[:3])
+
+
+def make(kind: str, tiny: str, folder: str) -> Any:
+    if kind in ("ppo", "rloo", "grpo"):
+        return online(tiny, kind)
+    if kind == "reward":
+        model = small_methods.fresh(Path(tiny))
+        settings = RewardSection.model_validate({"lora": {"rank": 4, "layers": 2}, "batch_prompts": 8})
+        fresh = new_reward_model(model, settings, 0, CPU)
+        groups = small_methods.ranked(model)
+        return PairwiseTraining(fresh, groups[:24], groups[24:], settings=settings, num_steps=6, seed=0)
+    own = Path(folder) / f"{kind}-{team().size}-{team().rank}"
+    own.mkdir(exist_ok=True)
+    return small_methods.MAKERS[kind](Path(tiny), own)
+
+
+def steps(kind: str, tiny: str, folder: str, count: int) -> tuple[list[list[torch.Tensor]], list[dict[str, float]]]:
+    """Gradients at each update of `count` steps, before clipping, and what the steps and the evaluation after them measured."""
+    method = make(kind, tiny, folder)
+    seen: list[list[torch.Tensor]] = []
+    optimiser: Optimiser = method.optimiser if hasattr(method, "optimiser") else method.adapter.optimiser
+    update = optimiser.update
+
+    def watched() -> float:
+        seen.append([torch.zeros(()) if tensor.grad is None else tensor.grad.clone() for tensor in optimiser.tensors])
+        return update()
+
+    optimiser.update = watched  # type: ignore[method-assign]
+    measured = [method.step(step) for step in range(count)]
+    return seen, [*measured, method.evaluate(count)]
+
+
+def rollouts(tiny: str) -> list[tuple[list[int], list[float], float]]:
+    method = online(tiny, "ppo")
+    found = rollout.collect(
+        *(method.model, method.critic.head if method.critic else None, letters, method.train, method.decoding),
+        samples_per_prompt=2,
+        seed=5,
+        policy_version=0,
+    )
+    return [(one.answer.response_ids, list(one.sampler_logprobs), one.reward) for one in found]
+
+
+def rewards(tiny: str) -> list[float]:
+    model = small_methods.fresh(Path(tiny))
+    fresh = new_reward_model(model, RewardSection(), 0, CPU)
+    with torch.no_grad():
+        for tensor in fresh.parameter_groups()["head"].values():
+            tensor.copy_(torch.linspace(-1, 1, tensor.numel()).view(tensor.shape))
+    return scoring.rewards(fresh, [answer for group in small_methods.ranked(model) for answer in group.answers])
+
+
+def stale(tiny: str, handshake: bool) -> None:
+    """Member 1 keeps the weights of step 0."""
+    method = online(tiny, "ppo")
+    digest = rollout.weights_digest
+    if not handshake:
+        rollout.weights_digest = lambda model: "the same"  # type: ignore[assignment]
+    if team().rank == 1:
+        method.optimiser.adamw.step = lambda: None  # type: ignore[assignment,method-assign]
+    try:
+        for step in range(2):
+            method.step(step)
+    finally:
+        rollout.weights_digest = digest
+
+
+def sharded(folder: str) -> tuple[list[torch.Tensor], float, bool]:
+    """Gradients of the adapter with the frozen layers in shards (FSDP2), each member on its share of the rows; the share of the
+    layers' weights that a member holds; and whether the packed trunk can read such a model.
+    """
+    one = small_models.adapted(small_models.build(small_models.CONFIGS["llama"], Path(folder) / str(team().rank)))
+    adapter = one.adapter_parameters("policy")
+    layers = [module for module in one.causal.modules() if type(module).__name__ == "LlamaDecoderLayer"]
+    frozen = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
+    whole = sum(weight.numel() for weight in frozen)
+    size, rank = team().size, team().rank
+    if size > 1:
+        for layer in layers:
+            fully_shard(layer, ignored_params=set(adapter.values()) & set(layer.parameters()))
+    ids_BS = torch.randint(3, 60, (4, 12), generator=torch.Generator().manual_seed(0))
+    mine = slice(rank * 4 // size, (rank + 1) * 4 // size)
+    hidden_BSD = one.hidden(ids_BS[mine], torch.ones_like(ids_BS[mine], dtype=torch.bool), adapter="policy")
+    weights_BSD = torch.randn(4, *hidden_BSD.shape[1:], generator=torch.Generator().manual_seed(3))[mine]
+    (hidden_BSD * weights_BSD).sum().backward()
+    found = [tensor.grad for tensor in adapter.values() if tensor.grad is not None]
+    for gradient in found:
+        team().add(gradient, "gradients")
+    kept = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
+    held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in kept)
+    try:
+        one.read(small_models.pack([[5, 6]], [[7, 8]], device=CPU), adapter="policy")
+    except RuntimeError:
+        return found, held / whole, False
+    return found, held / whole, True
+
+
+def who_did_what(costs: list[int]) -> list[int]:
+    rank = team().rank
+    return shared(costs, lambda places: [rank for _ in places], "work")
+
+
+def outside() -> float:
+    """Asked by member 0 alone: another member would give -1."""
+    rank = team().rank
+    return once(lambda: 0.5 if rank == 0 else -1.0, "outside")
+
+
+def fails(rank_: int) -> None:
+    rank = team().rank
+
+    def work() -> None:
+        if rank == rank_:
+            raise RewardError("the endpoint is gone")
+
+    together(work, "rewards")
+
+
+def late(seconds: float) -> list[int]:
+    rank = team().rank
+    return together(lambda: (time.sleep(seconds * rank), rank)[1], "rollouts")
