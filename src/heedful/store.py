@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from heedful.errors import StoreError
 from heedful.ownership import mark, refuse_stages, refuse_strangers
 from heedful.records import parse_line, to_line
+from heedful.team import once, team
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -191,6 +192,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+# Stages of minutes at most that only write files: member 0 of a team goes through them, and the others wait at the next one.
+BY_ONE = frozenset({"label", "consensus", "report"})
+# Of a run directory, what no stage reads.
+UNREAD = frozenset({".lock", ".progress.json", "tensorboard", "report.html", "workers"})
+
 CARD = "README.md"  # tells of a model, and is no part of it: written when the model has been measured, it makes no other of it
 
 
@@ -282,24 +288,31 @@ class Run:
 
         A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
         or inputs have changed starts anew. Raises StoreError as `check` does.
+
+        In a team member 0 decides, and the others begin with its files in folders of their own, which nobody keeps.
         """
-        inputs = list(inputs)
-        again = "put it back, or begin again from the stage that writes it (heedful run --from STAGE)"
-        hashes = {
-            f"{i} {path.name}": file_hash(path, again) if path.is_relative_to(self.path) else file_hash(path)
-            for i, path in enumerate(inputs)
-        }
-        key = json.loads(json.dumps({"settings": settings, "inputs": hashes}))  # tuples become lists, as when read back
-        entry = self.manifest["stages"].get(name, {})
-        same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key
-        if same and entry.get("state") == "done":
+        entry: dict[str, Any] = {}
+
+        def begin() -> dict[str, bytes] | None:
+            found = self._begin(name, settings, list(inputs))
+            if found is None:
+                return None
+            entry.update(found)
+            return self._files() if team().size > 1 else {}
+
+        if name in BY_ONE:
+            if team().rank:
+                return False
+            files = begin()
+        else:
+            files = once(begin, f"stage {name}")
+        if files is None:
             return False
-        if not same:
-            self.check([name], inputs)
-            self._forget([name])
-            entry = {}
-        entry = key | {"state": "running", "started": entry.get("started", time.time()), "seconds": entry.get("seconds", 0.0)}
-        self._enter(name, entry)
+        if team().rank:
+            for place, data in files.items():
+                write_bytes(self.path / place, data)
+            work()
+            return True
         clock = time.monotonic()
         try:
             work()
@@ -311,6 +324,32 @@ class Run:
         entry["seconds"] += round(time.monotonic() - clock, 3)
         self._enter(name, entry | {"state": "done", "finished": time.time()})
         return True
+
+    def _begin(self, name: str, settings: dict[str, Any], inputs: list[Path]) -> dict[str, Any] | None:
+        """The stage's entry in the manifest, once it is marked as running; None when it is done."""
+        again = "put it back, or begin again from the stage that writes it (heedful run --from STAGE)"
+        hashes = {
+            f"{i} {path.name}": file_hash(path, again) if path.is_relative_to(self.path) else file_hash(path)
+            for i, path in enumerate(inputs)
+        }
+        key = json.loads(json.dumps({"settings": settings, "inputs": hashes}))  # tuples become lists, as when read back
+        entry = self.manifest["stages"].get(name, {})
+        same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key
+        if same and entry.get("state") == "done":
+            return None
+        if not same:
+            self.check([name], inputs)
+            self._forget([name])
+            entry = {}
+        entry = key | {"state": "running", "started": entry.get("started", time.time()), "seconds": entry.get("seconds", 0.0)}
+        self._enter(name, entry)
+        return dict(entry)
+
+    def _files(self) -> dict[str, bytes]:
+        """What a stage may read of this directory, by place in it."""
+        files = (path for path in sorted(self.path.rglob("*")) if path.is_file())
+        wanted = ((path, path.relative_to(self.path)) for path in files)
+        return {str(place): path.read_bytes() for path, place in wanted if not (UNREAD & {*place.parts, path.name})}
 
     def _enter(self, name: str, entry: dict[str, Any]) -> None:
         self.manifest["stages"][name] = entry

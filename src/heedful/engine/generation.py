@@ -14,6 +14,7 @@ from torch import Tensor
 from heedful.errors import TrainingError
 from heedful.models.policy import LanguageModel
 from heedful.models.trunk.cache import Decoder, Entry, ModelDecoder, PackedDecoder
+from heedful.team import shared
 
 MAX_ROWS = 128  # answers in flight: beyond it a step's matrices are large enough, and the cache grows
 BLOCK = 256  # entries of the vocabulary whose probabilities are summed before they are searched
@@ -64,21 +65,63 @@ def sample(
     reweight: Callable[[Tensor, Tensor], Tensor] | None = None,
     keep_hidden: bool = False,
     max_rows: int = MAX_ROWS,
+    only: Sequence[int] | None = None,
 ) -> list[list[Response]]:
     """`samples_per_prompt` answers to each prompt, in the prompts' order, at most max_rows decoded side by side.
 
     Log-probs are those of the distribution at this temperature before top-p cuts it. Each token of each answer has its random
     number from the start: the draw depends on the generator, the number of answers and max_new_tokens, and not on which are in
-    flight together (beyond the last bits, which the shape of a matrix product decides). Of several generators, one a prompt,
-    each draws for its prompt alone: then an answer does not depend on the other prompts either.
+    flight together (beyond the last bits, which the shape of a matrix product decides). So members of a team share the prompts.
+    Of several generators, one a prompt, each draws for its prompt alone: then an answer does not depend on the other prompts
+    either.
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
-    token, the logits to draw it from. keep_hidden: those states are kept in the answers.
+    token, the logits to draw it from. keep_hidden: those states are kept in the answers. only: the prompts with these numbers
+    are answered, by this process alone; the others merely have their random numbers.
     """
+    each = samples_per_prompt
+    # Drawn on the processor, so that a seed means the same on every device.
+    uniform = _uniform(generator, len(prompts), each, decoding.max_new_tokens)
+
+    def some(places: Sequence[int]) -> list[list[Response]]:
+        rows = [i * each + k for i in places for k in range(each)]
+        return _decode(
+            model,
+            [prompts[i] for i in places],
+            decoding,
+            uniform[rows],
+            adapter=adapter,
+            samples_per_prompt=each,
+            on_tokens=on_tokens,
+            reweight=reweight,
+            keep_hidden=keep_hidden,
+            max_rows=max_rows,
+        )
+
+    return some(only) if only is not None else shared(decoding_costs(prompts, decoding, each), some, "sampling")
+
+
+def decoding_costs(prompts: Sequence[Sequence[int]], decoding: Decoding, samples_per_prompt: int) -> list[int]:
+    """Tokens that answering each prompt takes at most."""
+    return [len(prompt) + samples_per_prompt * decoding.max_new_tokens for prompt in prompts]
+
+
+def _decode(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    uniform: Tensor,
+    *,
+    adapter: str | None,
+    samples_per_prompt: int,
+    on_tokens: Callable[[int], None] | None,
+    reweight: Callable[[Tensor, Tensor], Tensor] | None,
+    keep_hidden: bool,
+    max_rows: int,
+) -> list[list[Response]]:
+    """As `sample`. uniform: the random numbers of each answer, (answers, max_new_tokens)."""
     count = len(prompts) * samples_per_prompt
     if not count:
         return [[] for _ in prompts]
-    # Drawn on the processor, so that a seed means the same on every device.
-    uniform = _uniform(generator, len(prompts), samples_per_prompt, decoding.max_new_tokens)
     max_rows = min(max_rows, count)
     decoder = _decoder(model, adapter, max_rows, max(map(len, prompts)) + decoding.max_new_tokens)
     # The longest enter first: prompts of like length are computed side by side.

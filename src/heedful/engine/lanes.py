@@ -1,4 +1,4 @@
-"""A batch's parts, several side by side on a processor.
+"""A batch's parts, several side by side on a processor, and spread over a team.
 
 With all cores on one part they wait for one another at every product, of which a part has thousands; with a part each they
 never do (docs/decisions/0005-the-trunk.md has the figures). Threads suffice: torch computes without Python's lock.
@@ -23,6 +23,7 @@ from torch import Tensor
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import AdapterReward, AnswerScorer
 from heedful.models.trunk.llama import PackedTrunk
+from heedful.team import shared, team
 
 MOST_LANES = 4  # memory grows with them
 # Tokens of a part: activations of a part a lane are alive at once. More is hardly faster on a processor.
@@ -40,6 +41,11 @@ class Lanes:
     tokens: int
     trunk: PackedTrunk | None = field(default=None, compare=False)
 
+    def room(self, total: int) -> int:
+        """Tokens of a part, of a batch of so many: in a team few enough that each trainer has one."""
+        trainers = team().num_trainers
+        return self.tokens if trainers == 1 else min(self.tokens, max(1, -(-total // trainers)))
+
     def each(
         self,
         parts: Sequence[Part],
@@ -53,9 +59,35 @@ class Lanes:
 
         costs: of each part; the dearest begin. Without `learning` nothing has a gradient. When a part fails, or Ctrl-C comes,
         the parts in hand are waited for and the others not begun.
+
+        In a team each trainer computes some of the parts, and the gradients are summed over all of it: losses are shares of a
+        whole batch's, so the sum is that of one process, but for the order of its additions.
         """
         for tensor in learning:
             tensor.requires_grad_(True)  # PEFT takes it from an adapter while another one reads
+        if team().size == 1:
+            return self._here(parts, work, costs, learning)
+        before = [tensor.grad for tensor in learning]
+        for tensor in learning:
+            tensor.grad = None
+
+        def some(places: list[int]) -> list[Found]:
+            return self._here([parts[i] for i in places], work, [costs[i] for i in places], learning)
+
+        at = "gradients" if learning else "losses"
+        found = shared(costs, some, at, members=team().num_trainers)
+        if learning:
+            _add_over_team(learning, before)
+        return found
+
+    def _here(
+        self,
+        parts: Sequence[Part],
+        work: Callable[[Part], tuple[Tensor, Found]],
+        costs: Sequence[int],
+        learning: Sequence[Tensor],
+    ) -> list[Found]:
+        """As `each`, by this process alone."""
         order = sorted(range(len(parts)), key=lambda i: (-costs[i], i))
         if self.count == 1 or len(parts) == 1:
             found = {i: _in_turn(parts[i], work, learning) for i in order}
@@ -100,6 +132,22 @@ class Lanes:
         return found
 
 
+def _add_over_team(learning: Sequence[Tensor], before: Sequence[Tensor | None]) -> None:
+    """Gradients become their sums over the team, in one exchange, and are added to what there was before.
+
+    Of what no member has a gradient of there is none afterwards: an optimiser passes it over, which zeros would not make it do.
+    """
+    like = {"device": learning[0].device, "dtype": torch.float32}
+    had = torch.tensor([float(tensor.grad is not None) for tensor in learning], **like)
+    grads = [torch.zeros(tensor.numel(), **like) if tensor.grad is None else tensor.grad.flatten().float() for tensor in learning]
+    flat = torch.cat([had, *grads])
+    team().add(flat, "sum of gradients")
+    had, *sums = torch.split(flat, [len(learning), *(tensor.numel() for tensor in learning)])
+    for tensor, some, total, old in zip(learning, had.tolist(), sums, before, strict=True):
+        fresh = total.view(tensor.shape).to(tensor.dtype).clone() if some else None
+        tensor.grad = fresh if old is None else old if fresh is None else old + fresh
+
+
 def _in_turn(part: Part, work: Callable[[Part], tuple[Tensor, Found]], learning: Sequence[Tensor]) -> Found:
     with torch.set_grad_enabled(bool(learning)):
         loss, measured = work(part)
@@ -123,7 +171,9 @@ def lanes_for(model: LanguageModel, adapter: str | None) -> Lanes:
     trunk = model.trunk(adapter)
     if trunk is None or model.device.type != "cpu":
         return Lanes(1, LONE_TOKENS)
-    return replace(cpu_lanes(), trunk=trunk if trunk.compiled else None)
+    lanes = replace(cpu_lanes(), trunk=trunk if trunk.compiled else None)
+    # Members of a team cut a batch alike however many cores each has.
+    return lanes if team().size == 1 else replace(lanes, tokens=LANE_TOKENS)
 
 
 def cpu_lanes() -> Lanes:

@@ -15,23 +15,36 @@ from heedful.functional.logprobs import compare, token_scores
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import AdapterReward, Answer, AnswerScorer
 from heedful.models.trunk.packed import pack
+from heedful.team import shared, team
 
 MAX_TOKENS = 4096  # tokens computed side by side; beyond this, memory grows and speed does not
 
 
 @torch.no_grad()
 def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
-    """The reward of each answer, in order."""
+    """The reward of each answer, in order. Members of a team share the batches."""
     found = [0.0] * len(answers)
     if isinstance(model, AdapterReward):  # it computes a prompt once for all its answers
         read = [model.tokens(answer) for answer in answers]
-        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], MAX_TOKENS)
+        costs = [len(prompt) + len(response) for prompt, response in read]
+        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], _room(costs))
     else:
-        batches = batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS)
-    for batch in batches:
-        for i, reward in zip(batch, model.rewards([answers[i] for i in batch]).tolist(), strict=True):
+        costs = [model.num_tokens(answer) for answer in answers]
+        batches = batches_by_tokens(costs, _room(costs))
+
+    def some(places: list[int]) -> list[list[float]]:
+        return [model.rewards([answers[i] for i in batches[place]]).tolist() for place in places]
+
+    for batch, values in zip(batches, shared([sum(costs[i] for i in b) for b in batches], some, "rewards"), strict=True):
+        for i, reward in zip(batch, values, strict=True):
             found[i] = reward
     return found
+
+
+def _room(costs: Sequence[int]) -> int:
+    """Tokens of a batch: in a team, few enough that each member has one."""
+    size = team().size
+    return MAX_TOKENS if size == 1 else min(MAX_TOKENS, max(1, -(-sum(costs) // size)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ def score_responses(
 ) -> list[ScoredResponse]:
     """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference).
 
-    hidden: the policy's states (T, D) before each response token, as the sampler kept them; where all are there, the policy
+    In a team each member scores all of them: where that is much work, the caller shares it. hidden: the policy's states (T, D) before each response token, as the sampler kept them; where all are there, the policy
     reads nothing again.
     """
     kept = [] if hidden is None else [row for row in hidden if row is not None]

@@ -13,12 +13,13 @@ from heedful.endpoint import Endpoint, EndpointError, PassingError
 from heedful.errors import RewardError
 from heedful.models.reward import Answer
 from heedful.rewards.answers import conversations, one_number_each
+from heedful.team import once
 
 
 class EndpointReward:
     """Asks a URL. Request: {"prompts": [[{role, content}, ...], ...], "completions": [text, ...]}; reply: {"rewards": [...]}.
 
-    timeout_s, max_retries, backoff_s, token, sleep: as of an `Endpoint`.
+    timeout_s, max_retries, backoff_s, token, sleep: as of an `Endpoint`. Of a team one member asks.
     """
 
     measured: dict[str, float]
@@ -41,12 +42,16 @@ class EndpointReward:
         self.measured = {}
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        found: list[float] = []
-        before = self.endpoint.num_retries
-        for first in range(0, len(answers), self.batch_rows):
-            found += self._ask(answers[first : first + self.batch_rows])
-        self.measured = {"endpoint_retries": float(self.endpoint.num_retries - before)}
-        return found
+        def ask() -> tuple[list[float], int]:
+            found: list[float] = []
+            before = self.endpoint.num_retries
+            for first in range(0, len(answers), self.batch_rows):
+                found += self._ask(answers[first : first + self.batch_rows])
+            return found, self.endpoint.num_retries - before
+
+        rewards, retries = once(ask, f"rewards of {self.endpoint.url}")
+        self.measured = {"endpoint_retries": float(retries)}
+        return rewards
 
     def _ask(self, answers: Sequence[Answer]) -> list[float]:
         body = {"prompts": conversations(answers), "completions": [answer.text for answer in answers]}

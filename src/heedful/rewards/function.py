@@ -18,6 +18,7 @@ from typing import Any
 from heedful.errors import RewardError, SourceError
 from heedful.models.reward import Answer
 from heedful.rewards.answers import conversations, one_number_each
+from heedful.team import once
 
 _FILE = re.compile(r"^(?:python:)?(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)$")
 _MODULE = re.compile(r"^python:(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)$")
@@ -47,6 +48,7 @@ class FunctionReward:
     """Calls function(prompts, completions) and takes one finite number an answer.
 
     prompts: a conversation each, as a list of {"role": ..., "content": ...}; completions: the texts, without special tokens.
+    Of a team one member calls it.
     """
 
     measured: dict[str, float]
@@ -57,6 +59,9 @@ class FunctionReward:
         self.measured = {}
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
+        return once(lambda: self._ask(answers), "reward function")
+
+    def _ask(self, answers: Sequence[Answer]) -> list[float]:
         try:
             found = self.function(conversations(answers), [answer.text for answer in answers])
         except Exception as error:

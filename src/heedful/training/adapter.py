@@ -47,7 +47,8 @@ class AdapterTraining:
         them; learn: the gradients of the losses are added up.
         """
         lanes = lanes_for(self.model, POLICY)
-        parts = answer_batches(answers, lanes.tokens)
+        whole = shared_tokens([(answer.prompt_ids, answer.response_ids) for answer in answers])
+        parts = answer_batches(answers, lanes.room(whole))
         costs = [shared_tokens([(answers[i].prompt_ids, answers[i].response_ids) for i in part]) for part in parts]
         return lanes.each(parts, work, costs=costs, learning=self.optimiser.tensors if learn else ())
 

@@ -97,7 +97,7 @@ class ClassifierTraining:
             return loss, (float(loss.detach()), float((logits_BL.argmax(dim=1) == labels_B).sum()))
 
         lanes = lanes_of(self.model)
-        parts = batches_by_tokens(tokens, lanes.tokens)
+        parts = batches_by_tokens(tokens, lanes.room(sum(tokens)))
         costs = [max(tokens[i] for i in part) * len(part) for part in parts]
         found = lanes.each(parts, part_loss, costs=costs, learning=self.optimiser.tensors)
         total, correct = (sum(column) for column in zip(*found, strict=True))

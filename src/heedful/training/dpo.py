@@ -132,7 +132,7 @@ class DPO:
             return loss, self._measured(some, pairs, float(loss.detach()), float(nll.detach()), num_pairs)
 
         lanes = lanes_for(self.model, POLICY)
-        parts = runs_within(costs, lanes.tokens)
+        parts = runs_within(costs, lanes.room(sum(costs)))
         found = lanes.each(
             parts,
             part_loss,

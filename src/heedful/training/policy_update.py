@@ -117,7 +117,8 @@ class PolicyUpdate:
             return self._part_loss(packed, weighted, [chosen[place] for place in part], num_tokens, kl_coef)
 
         lanes = lanes_for(model, POLICY)
-        parts = packed_batches(prompts, responses, lanes.tokens)
+        whole = shared_tokens(list(zip(prompts, responses, strict=True)))
+        parts = packed_batches(prompts, responses, lanes.room(whole))
         costs = [shared_tokens([(prompts[place], responses[place]) for place in part]) for part in parts]
         found = lanes.each(parts, part_loss, costs=costs, learning=self.optimiser.tensors)
         return {name: sum(part[name] for part in found) for name in self._quantities()} | {"num_tokens": float(num_tokens)}

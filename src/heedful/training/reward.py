@@ -149,7 +149,7 @@ class PairwiseTraining:
             return self._part_loss([groups[i] for i in part], num_pairs)
 
         lanes = lanes_of(self.model)
-        parts = runs_within(costs, lanes.tokens)
+        parts = runs_within(costs, lanes.room(sum(costs)))
         part_costs = [sum(costs[i] for i in part) for part in parts]
         found = lanes.each(parts, part_loss, costs=part_costs, learning=self.optimiser.tensors)
         total, correct = (sum(column) for column in zip(*found, strict=True))

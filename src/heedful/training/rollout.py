@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from heedful.engine.generation import Decoding, Response, sample
+from heedful.engine.generation import Decoding, Response, decoding_costs, sample
 from heedful.engine.scoring import ScoredResponse, score_responses
 from heedful.errors import TrainingError
 from heedful.models.policy import POLICY, LanguageModel, ValueHead
 from heedful.models.reward import Answer
 from heedful.records import Message
+from heedful.team import shared, team, together
 
 # Mean |log p(sampler) - log p(trainer)| a token. The two differ in how they pad and batch, which in bfloat16 is worth
 # about 0.05; weights that are one PPO step apart, several times that; a wrong adapter, more than 1.
@@ -61,8 +64,9 @@ def answers_to(
     samples_per_prompt: int,
     seed: int,
     keep_hidden: bool = False,
+    only: Sequence[int] | None = None,
 ) -> tuple[list[Answer], list[Response]]:
-    """Sampled answers, those to one question side by side, and what the sampler gave for each."""
+    """Sampled answers, those to one question side by side, and what the sampler gave for each. only: as of `sample`."""
     sampled = sample(
         model,
         [question.ids for question in questions],
@@ -71,9 +75,11 @@ def answers_to(
         samples_per_prompt=samples_per_prompt,
         generator=torch.Generator().manual_seed(seed),
         keep_hidden=keep_hidden,
+        only=only,
     )
     answers, drawn = [], []
-    for question, responses in zip(questions, sampled, strict=True):
+    asked = questions if only is None else [questions[i] for i in only]
+    for question, responses in zip(asked, sampled, strict=True):
         for response in responses:
             text = model.chat.text(response.ids)
             finished = model.chat.finished(response.ids)
@@ -96,8 +102,59 @@ def collect(
 ) -> list[Rollout]:
     """Rollouts under the current policy. Log-probs, entropy, KL and values come of the states from which the tokens were drawn.
 
-    rescore: of a second pass with the trainer's arithmetic instead. Raises TrainingError when a reward is not finite.
+    rescore: of a second pass with the trainer's arithmetic instead. Members of a team share the questions. Raises TrainingError
+    when a reward is not finite, and when a member of the team holds other weights than the first.
     """
+    require_one_policy(model, policy_version)
+    answered = shared(
+        decoding_costs([question.ids for question in questions], decoding, samples_per_prompt),
+        lambda places: _answered(
+            model,
+            value_head,
+            questions,
+            decoding,
+            places,
+            samples_per_prompt=samples_per_prompt,
+            seed=seed,
+            policy_version=policy_version,
+            rescore=rescore,
+        ),
+        "rollouts",
+    )
+    answers = [answer for one in answered for answer in one.answers]
+    scored = [score for one in answered for score in one.scored]
+    drawn = [logprobs for one in answered for logprobs in one.sampler_logprobs]
+    rewards = reward(answers)
+    require_finite_rewards(rewards, answers)
+    owners = [question for question in questions for _ in range(samples_per_prompt)]
+    rollouts = [
+        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, logprobs)
+        for question, answer, score, value, logprobs in zip(owners, answers, scored, rewards, drawn, strict=True)
+    ]
+    return rollouts
+
+
+class _Answered(NamedTuple):
+    """Answers to one question, and what phase 2 needs of them."""
+
+    answers: list[Answer]
+    scored: list[ScoredResponse]
+    sampler_logprobs: list[list[float]]
+
+
+def _answered(
+    model: LanguageModel,
+    value_head: ValueHead | None,
+    questions: Sequence[Question],
+    decoding: Decoding,
+    places: Sequence[int],
+    *,
+    samples_per_prompt: int,
+    seed: int,
+    policy_version: int,
+    rescore: bool,
+) -> list[_Answered]:
+    """Of the questions with these numbers, by this process."""
     answers, drawn = answers_to(
         model,
         questions,
@@ -106,6 +163,7 @@ def collect(
         samples_per_prompt=samples_per_prompt,
         seed=seed,
         keep_hidden=not rescore,
+        only=places,
     )
     scored = score_responses(
         model,
@@ -115,14 +173,40 @@ def collect(
         value_head=value_head,
         hidden=[response.hidden_TD for response in drawn],
     )
-    rewards = reward(answers)
-    require_finite_rewards(rewards, answers)
-    owners = [question for question in questions for _ in range(samples_per_prompt)]
-    rollouts = [
-        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, response.logprobs)
-        for question, answer, score, value, response in zip(owners, answers, scored, rewards, drawn, strict=True)
+    logprobs = [response.logprobs for response in drawn]
+    starts = range(0, len(answers), samples_per_prompt)
+    ends = [start + samples_per_prompt for start in starts]
+    return [
+        _Answered(answers[start:end], scored[start:end], logprobs[start:end])
+        for start, end in zip(starts, ends, strict=True)
     ]
-    return rollouts
+
+
+def require_one_policy(model: LanguageModel, policy_version: int) -> None:
+    """The handshake of a team before its rollouts: each member says which step's weights it holds, and a digest of them.
+
+    Raises TrainingError naming the members that hold others than member 0: what they sample would come of another policy.
+    """
+    if team().size == 1:
+        return
+    held = together(lambda: (policy_version, weights_digest(model)), "policy version")
+    stale = [rank for rank, one in enumerate(held) if one != held[0]]
+    if stale:
+        version, digest = held[stale[0]]
+        raise TrainingError(
+            f"policy version {policy_version}: worker {', '.join(map(str, stale))} holds weights {digest[:12]} of version "
+            f"{version}, worker 0 holds {held[0][1][:12]} of version {held[0][0]}; nothing was sampled with them. Run the same "
+            "command again: all workers then begin with the weights of the last checkpoint"
+        )
+
+
+def weights_digest(model: LanguageModel) -> str:
+    """Hash of the policy's adapter, the only weights of it that change."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.adapter_parameters(POLICY).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def require_same_weights(gap: float, dtype: torch.dtype, policy_version: int) -> None:
