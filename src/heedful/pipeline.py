@@ -39,6 +39,7 @@ from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
+from heedful.team import team
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
@@ -109,7 +110,7 @@ class Pipeline:
         asked = config.evaluate.model_dump() | self.reward_settings | {"batch_rows": config.sample.batch_rows}
         stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
-        return dict(read_json(self.path / "summary.json")) if "report" in stages else {}
+        return dict(read_json(self.path / "summary.json")) if "report" in stages and team().rank == 0 else {}
 
     def keep_config(self) -> None:
         self.run.keep_config(to_toml(self.config), lambda path: says(path, self.config))

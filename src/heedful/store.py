@@ -292,27 +292,24 @@ class Run:
         In a team member 0 decides, and the others begin with its files in folders of their own, which nobody keeps.
         """
         entry: dict[str, Any] = {}
+        several = team().size > 1  # within `once` a member is alone
 
-        def begin() -> dict[str, bytes] | None:
+        def begin() -> tuple[bool, dict[str, bytes]]:
             found = self._begin(name, settings, list(inputs))
-            if found is None:
-                return None
-            entry.update(found)
-            return self._files() if team().size > 1 else {}
+            entry.update(found or {})
+            return found is not None, self._files() if several else {}
 
-        if name in BY_ONE:
-            if team().rank:
-                return False
-            files = begin()
-        else:
-            files = once(begin, f"stage {name}")
-        if files is None:
+        if name in BY_ONE and team().rank:
             return False
+        runs, files = begin() if name in BY_ONE else once(begin, f"stage {name}")
         if team().rank:
             for place, data in files.items():
                 write_bytes(self.path / place, data)
-            work()
-            return True
+            if runs:
+                work()
+            return runs
+        if not runs:
+            return False
         clock = time.monotonic()
         try:
             work()
@@ -349,7 +346,7 @@ class Run:
         """What a stage may read of this directory, by place in it."""
         files = (path for path in sorted(self.path.rglob("*")) if path.is_file())
         wanted = ((path, path.relative_to(self.path)) for path in files)
-        return {str(place): path.read_bytes() for path, place in wanted if not (UNREAD & {*place.parts, path.name})}
+        return {str(place): path.read_bytes() for path, place in wanted if not UNREAD & set(place.parts)}
 
     def _enter(self, name: str, entry: dict[str, Any]) -> None:
         self.manifest["stages"][name] = entry

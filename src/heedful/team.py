@@ -38,6 +38,9 @@ class Team(Protocol):
     def says(self, doing: str) -> None:
         """Leaves word of what this member does now, for whoever asks where a team is stuck."""
 
+    def begins(self, step: int) -> None:
+        """Leaves word of the optimisation step that this member is in."""
+
 
 class Alone:
     """A team of one."""
@@ -51,6 +54,9 @@ class Alone:
         """One summand is the sum."""
 
     def says(self, doing: str) -> None:
+        """Nobody asks."""
+
+    def begins(self, step: int) -> None:
         """Nobody asks."""
 
 

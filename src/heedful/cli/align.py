@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,14 +85,19 @@ def _online(
 ) -> None:
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load, with_reward
-    from heedful.pipeline import Pipeline
+    from heedful.scale.launch import share_work
     from heedful.store import Run
 
     loaded = with_reward(load(config, (*(overrides or ()), f"method={method}")), *reward)
-    with Run(output) as run, Bars() as bars:
-        pipeline = Pipeline(loaded, run, bars)
-        result = pipeline.align_alone()
-    emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {pipeline.policy_folder}")
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.pipeline import Pipeline
+
+        with Run(place) as run, Bars() as bars:
+            return Pipeline(loaded, run, bars).align_alone()
+
+    result = share_work(loaded.scale, output, work)
+    emit(result, as_json, f"{result['steps']} steps ({result['stopped']}); the policy is in {output / method / 'policy'}")
 
 
 @app.command()
@@ -111,11 +116,18 @@ def sft(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.offline_stage import align_sft
+    from heedful.scale.launch import share_work
 
+    loaded = load(config, tuple(overrides or ()))
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
-    with Bars() as bars:
-        found = align_sft(load(config, tuple(overrides or ())), output, bars, **files)
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.offline_stage import align_sft
+
+        with Bars() as bars:
+            return align_sft(loaded, place, bars, **files)
+
+    found = share_work(loaded.scale, output, work)
     said = f"held-out loss {found['loss_before']:.3f} -> {found['loss']:.3f} nats a token"
     emit(found, as_json, f"{found['steps']} steps, {said}; the policy is in {output / 'sft' / 'policy'}")
 
@@ -137,12 +149,18 @@ def dpo(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.offline_stage import align_dpo
     from heedful.report.numbers import percent
+    from heedful.scale.launch import share_work
 
-    with Bars() as bars:
-        loaded = load(config, tuple(overrides or ()))
-        found = align_dpo(loaded, output, bars, preferences=preferences, completions=completions or ())
+    loaded = load(config, tuple(overrides or ()))
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.offline_stage import align_dpo
+
+        with Bars() as bars:
+            return align_dpo(loaded, place, bars, preferences=preferences, completions=completions or ())
+
+    found = share_work(loaded.scale, output, work)
     said = f"{percent(found['accuracy'])} of {found['num_pairs']} held-out pairs right, " if "accuracy" in found else ""
     said += f"margin {found['margin']:+.3f}"
     emit(found, as_json, f"{found['steps']} steps, {said}; the policy is in {output / 'dpo' / 'policy'}")
@@ -165,11 +183,18 @@ def kto(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.offline_stage import align_kto
+    from heedful.scale.launch import share_work
 
+    loaded = load(config, tuple(overrides or ()))
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
-    with Bars() as bars:
-        found = align_kto(load(config, tuple(overrides or ())), output, bars, votes=votes or (), **files)
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.offline_stage import align_kto
+
+        with Bars() as bars:
+            return align_kto(loaded, place, bars, votes=votes or (), **files)
+
+    found = share_work(loaded.scale, output, work)
     said = f"{100 * found['accuracy']:.1f}% of good-bad pairings in order, " if "accuracy" in found else ""
     said += f"held-out loss {found['loss']:.3f}"
     emit(found, as_json, f"{found['steps']} steps, {said}; the policy is in {output / 'kto' / 'policy'}")

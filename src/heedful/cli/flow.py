@@ -163,16 +163,22 @@ def run(
 
 def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, as_json: bool, command: str) -> None:
     from heedful.cli.terminal import Bars, emit, table
-    from heedful.pipeline import Pipeline
     from heedful.report.findings import repetition
     from heedful.report.numbers import percent
     from heedful.report.table import compare_table
+    from heedful.scale.launch import first_start, share_work
     from heedful.stages import stages_of
     from heedful.store import Run
 
     stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind
-    with Run(folder) as opened, Bars() as bars:
-        summary = Pipeline(config, opened, bars, command)(from_stage, until)
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.pipeline import Pipeline
+
+        with Run(place) as opened, Bars() as bars:
+            return Pipeline(config, opened, bars, command)(from_stage if first_start() else None, until)
+
+    summary = share_work(config.scale, folder, work)
     if not summary:
         folder /= str(until)
         by_people = until == "sample" and not config.label.judgements

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,13 +49,19 @@ def train(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import for_reward_training
-    from heedful.reward_stage import train_reward_model_alone
+    from heedful.scale.launch import share_work
 
     config = for_reward_training(
         tuple(overrides or ()), pairs=bool(preferences), labelled=labelled, wanted=wanted, ensemble=ensemble, seed=seed
     )
-    with Bars() as bars:
-        result = train_reward_model_alone(model, preferences or [], output, config, bars.for_stage("reward"))
+
+    def work(place: Path) -> dict[str, Any]:
+        from heedful.reward_stage import train_reward_model_alone
+
+        with Bars() as bars:
+            return train_reward_model_alone(model, preferences or [], place, config, bars.for_stage("reward"))
+
+    result = share_work(config.scale, output, work)
     emit(result, as_json, _sentence(result) + f"\nsaved in {output / 'reward' / 'model'}")
 
 

@@ -21,6 +21,7 @@ from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PP
 from heedful.config.prefer import PreferSection
 from heedful.config.revise import ReviseSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
+from heedful.config.scale import ScaleSection
 from heedful.config.section import LoraSection, Section
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "RewardTermSection",
     "SFTSection",
     "SampleSection",
+    "ScaleSection",
     "Section",
     "for_revising",
     "for_reward_training",

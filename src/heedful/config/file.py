@@ -19,6 +19,7 @@ from heedful.config.online import GRPOSection, MonitorSection, PPOSection, RLOOS
 from heedful.config.prefer import PreferSection
 from heedful.config.revise import ReviseSection
 from heedful.config.reward import RewardSection
+from heedful.config.scale import ScaleSection
 from heedful.config.section import Section
 from heedful.errors import ConfigError
 
@@ -63,6 +64,7 @@ class Config(Section):
     prefer: PreferSection = PreferSection()
     monitor: MonitorSection = MonitorSection()
     evaluate: EvaluateSection = EvaluateSection()
+    scale: ScaleSection = ScaleSection()
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:

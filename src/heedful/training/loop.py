@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import pickle
@@ -17,6 +18,7 @@ from torch import nn
 
 from heedful.errors import RewardError, StoreError, TrainingError
 from heedful.store import write_bytes
+from heedful.team import team, together
 from heedful.training.metrics import Metrics
 from heedful.training.watch import STOP
 
@@ -285,6 +287,7 @@ class _State:
 
 
 def _step(method: Method, state: _State, checkpoint: Path) -> dict[str, float]:
+    team().begins(state.step)
     try:
         with _naming(state.step):
             return _finite(method.step(state.step))
@@ -352,9 +355,7 @@ def _best(checkpoint: Path) -> Path:
 
 
 def _dump(state: dict[str, Any], path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, _packed(state))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -367,7 +368,29 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _save(method: Method, path: Path, state: _State) -> None:
-    _dump({"run": asdict(state), "method": method.state_dict()}, path)
+    """Each member of a team writes a checkpoint of its own; member 0's is the one that is kept."""
+    found = {"run": asdict(state), "method": method.state_dict()}
+    if team().size > 1:
+        _require_alike(found, state.step)
+    _dump(found, path)
+
+
+def _require_alike(found: dict[str, Any], step: int) -> None:
+    """Raises TrainingError when members of a team have come to different states: every later step would part them further."""
+    held = together(lambda: hashlib.sha256(_packed(found)).hexdigest(), "checkpoint")
+    other = [rank for rank, digest in enumerate(held) if digest != held[0]]
+    if other:
+        raise TrainingError(
+            f"step {step}: worker {', '.join(map(str, other))} has other weights or another state than worker 0, though all took "
+            "the same steps; this checkpoint was not written. Are all machines of one kind, with equal versions of torch? Run "
+            "the same command again: all begin with the last checkpoint"
+        )
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def _restore(method: Method, path: Path) -> _State:

@@ -1,0 +1,35 @@
+"""Who does the work: one process, or several that share it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from heedful.config.section import Section
+
+
+class ScaleSection(Section):
+    """How many workers share the work, and who starts them."""
+
+    runner: Literal["local", "processes", "ray"] = Field(
+        "processes", description="local: this process alone; processes: started here, where there are several; ray: as actors."
+    )
+    num_trainers: int = Field(1, ge=1, le=1024, description="Workers that compute gradients; they sample and score as well.")
+    num_rollout_workers: int = Field(0, ge=0, le=1024, description="More workers, that only sample and score.")
+    address: str = Field("", description="Of a Ray cluster, such as auto or ray://HOST:10001; empty: one is started here.")
+    deadline_s: float = Field(
+        600.0, gt=0, description="A worker that others have waited for this long counts as lost, and all are started anew."
+    )
+
+    @property
+    def num_workers(self) -> int:
+        return self.num_trainers + self.num_rollout_workers
+
+    @model_validator(mode="after")
+    def _meant_together(self) -> ScaleSection:
+        if self.runner == "local" and self.num_workers > 1:
+            raise ValueError(f"runner = 'local' is one process and cannot hold {self.num_workers} workers; use 'processes'")
+        if self.address and self.runner != "ray":
+            raise ValueError(f"address = {self.address!r} is that of a Ray cluster, and runner = {self.runner!r}; use 'ray'")
+        return self
