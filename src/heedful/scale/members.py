@@ -20,6 +20,7 @@ from heedful.team import LostWorkerError
 
 VARIABLE = "HEEDFUL_WORKER"
 WATCH_S = 0.5
+MEET_S = 300.0  # at least, to meet at the start: before it each loads its libraries and, on a new machine, fetches a model
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ class ProcessTeam:
         self._dist: Any = dist
         self.says("meeting the others")
         host, _, port = member.address.rpartition(":")
-        deadline = timedelta(seconds=member.deadline_s)
+        deadline, meeting = (timedelta(seconds=s) for s in (member.deadline_s, max(MEET_S, member.deadline_s)))
         try:
-            store = dist.TCPStore(host, int(port), member.size, is_master=member.rank == 0, timeout=deadline)
+            store = dist.TCPStore(host, int(port), member.size, is_master=member.rank == 0, timeout=meeting)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=member.rank, world_size=member.size, timeout=deadline)
         except (RuntimeError, ValueError) as error:
