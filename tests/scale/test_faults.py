@@ -7,22 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faulty
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from heedful.scale.supervision import MOST_RESTARTS
 from heedful.store import read_metrics
 
 pytestmark = pytest.mark.timeout(400)
 # Six steps of sums in another order, beside weights of 0.2.
 SAME_WEIGHTS = 1e-5
+LIMIT_S = 250.0  # after which a run that is stuck is ended: each takes some seconds on an idle machine
+SHORT_S = 10
+SUPPORT = Path(__file__).parents[1] / "support"
 CONFIG = """
 [model]
 source = {model!r}
@@ -43,7 +47,7 @@ rank = 4
 layers = 2
 [scale]
 num_trainers = 2
-deadline_s = 60
+deadline_s = 200
 """
 REWARD = """
 def vowels(prompts, completions):
@@ -54,25 +58,46 @@ def vowels(prompts, completions):
 
 
 class Project:
-    """A configuration and a reward in a folder, and the command on them."""
+    """A configuration and a reward in a folder, and a process that runs commands on them."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
         (folder / "small.toml").write_text(CONFIG.format(model=str(model)))
         (folder / "reward.py").write_text(REWARD.format(log=str(folder / "asked")))
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, SUPPORT / "faulty.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._line() == "ready"
 
-    def start(self, output: str, *more: str, faults: list[dict[str, Any]] | None = None) -> subprocess.Popen[str]:
+    def _line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def start(self, output: str, *more: str, faults: list[dict[str, Any]] | None = None) -> psutil.Process:
+        """The process that looks after the workers of `heedful align ppo`."""
         done = self.folder / f"{output}-faults"
         done.mkdir(exist_ok=True)
-        environment = os.environ | {
-            "FAULTS": json.dumps(faults or []),
-            "FAULTS_DONE": str(done),
-            "PYTHONPATH": os.pathsep.join([str(Path(faulty.__file__).parent), *sys.path]),
-            "OMP_NUM_THREADS": "1",
-        }
         asked = ["--config", str(self.folder / "small.toml"), "--reward-model", str(self.folder / "reward.py:vowels")]
-        command = [sys.executable, faulty.__file__, "align", "ppo", *asked, "--output", str(self.folder / output), *more]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        arguments = ["align", "ppo", *asked, "--output", str(self.folder / output), *more]
+        told = {"arguments": arguments, "faults": faults or [], "done": str(done), "said": str(self.said(output))}
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        return psutil.Process(int(self._line()))
+
+    def finish(self, output: str, driver: psutil.Process, code: int = 0) -> str:
+        """What was said, once it has ended with this code. Who is stuck is ended."""
+        stuck = threading.Timer(LIMIT_S, driver.kill)
+        stuck.start()
+        ended = int(self._line())
+        stuck.cancel()
+        said = self.said(output).read_text()
+        assert ended == code, said[-3000:]
+        return said
+
+    def said(self, output: str) -> Path:
+        return self.folder / f"{output}.said"
 
     def policy(self, output: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / output / "ppo" / "policy" / "adapter_model.safetensors")
@@ -81,32 +106,23 @@ class Project:
         return [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(self.folder / output)]
 
 
-def finish(process: subprocess.Popen[str], limit_s: float = 300) -> str:
-    """What it said on stderr, once it has ended well. One that is stuck is ended, and its last words are shown."""
-    try:
-        _, said = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"stuck after {limit_s} s: {process.communicate()[1][-2000:]}")
-    assert process.returncode == 0, said
-    return said
-
-
 @pytest.fixture(scope="module")
 def project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made = Project(tmp_path_factory.mktemp("project"), tiny)
-    finish(made.start("undisturbed"))
+    made.finish("undisturbed", made.start("undisturbed"))
     yield made
+    made.process.kill()
+    made.process.wait(timeout=10)
 
 
 def test_workers_killed_in_rollout_backward_and_checkpoint_change_nothing(project: Project) -> None:
-    """Bit for bit: all numbers of all steps, and the weights. The reward is asked again only for steps that were lost."""
+    """Bit for bit: all numbers of all steps, and the weights."""
     faults = [
         {"rank": 1, "place": "rollout", "step": 1, "signal": signal.SIGKILL},
         {"rank": 1, "place": "backward", "step": 2, "signal": signal.SIGKILL},
         {"rank": 0, "place": "checkpoint", "step": 3, "signal": signal.SIGKILL},
     ]
-    said = finish(project.start("disturbed", faults=faults))
+    said = project.finish("disturbed", project.start("disturbed", faults=faults))
     assert said.count("all workers start anew") == 3, said
     assert "worker 1 was ended by SIGKILL, last heard of at 'step 1: rollouts" in said
     assert "worker 1 was ended by SIGKILL, last heard of at 'step 2: gradients" in said
@@ -117,22 +133,40 @@ def test_workers_killed_in_rollout_backward_and_checkpoint_change_nothing(projec
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_worker_that_is_stuck_is_named_and_the_team_starts_anew(project: Project) -> None:
+    """It is stopped, not killed: nobody hears of its end, and only the deadline tells."""
+    faults = [{"rank": 1, "place": "rollout", "step": 1, "signal": signal.SIGSTOP}]
+    deadline = f"scale.deadline_s={SHORT_S}"
+    said = project.finish("stuck", project.start("stuck", "--set", deadline, "--set", "ppo.max_steps=2", faults=faults))
+    assert "worker 0 waited for the others at 'step 1: rollouts'" in said
+    assert "worker 1 did not come to the others in time, last heard of at 'step 1: rollouts" in said
+    assert project.metrics("stuck")[:2] == project.metrics("undisturbed")[:2]
+
+
+def test_a_worker_that_dies_each_time_ends_the_run_with_one_paragraph(project: Project) -> None:
+    faults = [{"rank": 1, "place": "rollout", "step": 0, "signal": signal.SIGKILL}] * (MOST_RESTARTS + 1)
+    said = project.finish("hopeless", project.start("hopeless", faults=faults), code=1)
+    *_, last = said.strip().splitlines()
+    assert last.startswith("error: worker 1 was ended by SIGKILL"), said
+    assert "without a step forward" in last
+    assert "Traceback" not in said
+
+
 def test_a_killed_driver_leaves_nobody_and_one_worker_goes_on_alone(project: Project) -> None:
     """Its workers end with it; the same command with another number of workers resumes, close to the run of two."""
-    process = project.start("orphaned")
+    driver = project.start("orphaned")
     workers: list[psutil.Process] = []
-    end = time.monotonic() + 200
+    end = time.monotonic() + LIMIT_S
     while len(project.metrics("orphaned")) < 2:
         assert time.monotonic() < end, "no step was taken"
-        assert process.poll() is None, process.communicate()
-        workers = psutil.Process(process.pid).children()
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
+        workers = driver.children()
+        time.sleep(0.02)
+    driver.kill()
     assert len(workers) == 2
-    psutil.wait_procs(workers, timeout=20)
-    assert not any(worker.is_running() for worker in workers)
-    finish(project.start("orphaned", "--set", "scale.num_trainers=1"))
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert (len(gone), alive) == (2, [])
+    project.finish("orphaned", driver, code=-signal.SIGKILL)
+    project.finish("orphaned", project.start("orphaned", "--set", "scale.num_trainers=1"))
     assert [row["step"] for row in project.metrics("orphaned")] == [0, 1, 2, 3]
     one, other = project.policy("undisturbed"), project.policy("orphaned")
     for name in one:

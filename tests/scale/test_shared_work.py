@@ -1,4 +1,4 @@
-"""A team of two real processes over gloo does what one process does: gradients, rollouts, rewards; and refuses what is stale."""
+"""A team of two real processes over gloo does what one process does, to the last digits; and refuses weights that are stale."""
 
 from __future__ import annotations
 

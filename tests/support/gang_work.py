@@ -10,14 +10,14 @@ from typing import Any
 import small_methods
 import torch
 
+from heedful.align_stage import new_method
 from heedful.config import Config, RewardSection
 from heedful.engine import scoring
 from heedful.errors import RewardError
-from heedful.models.reward import Answer
 from heedful.models.policy import load_language_model
+from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.reward_stage import new_reward_model
-from heedful.align_stage import new_method
 from heedful.team import once, shared, team, together
 from heedful.training import rollout
 from heedful.training.loop import Optimiser
@@ -26,7 +26,14 @@ from heedful.training.reward import PairwiseTraining
 from heedful.training.rollout import Question
 
 CPU = torch.device("cpu")
-TEXTS = ["Knock, knock.", "My house is too hot.", "Hi.", "Why? Tell me all about it, and do not leave anything out.", "Go on.", "?"]
+TEXTS = [
+    "Knock, knock.",
+    "My house is too hot.",
+    "Hi.",
+    "Why? Tell me all about it, and do not leave anything out.",
+    "Go on.",
+    "?",
+]
 
 
 def letters(answers: Sequence[Answer]) -> list[float]:

@@ -1,4 +1,4 @@
-"""heedful reward train, score, evaluate."""
+"""heedful reward train, score, evaluate, serve."""
 
 from __future__ import annotations
 
@@ -116,6 +116,37 @@ def evaluate(
         raise ConfigError("name files of one kind to measure on: --preferences or --labelled")
     result = evaluate_on_labelled(config, labelled) if labelled else evaluate_on_pairs(config, preferences or [])
     emit(result, as_json, _sentence(result))
+
+
+@app.command()
+def serve(
+    source: SOURCE,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; another than this machine's needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8700,
+    token_env: Annotated[str, typer.Option("--token-env", help="Environment variable with the token that clients send.")] = "",
+    deadline_s: Annotated[float, typer.Option("--deadline", min=0.1, help="Seconds that a request waits at most.")] = 60.0,
+    label: LABEL = "",
+    reads: READS = "auto",
+    overrides: OVERRIDES = None,
+) -> None:
+    """Answer requests for rewards until Ctrl-C, in the protocol of a reward at an address; requests are scored in batches.
+
+    Example: `heedful reward serve reward/model --port 8700`
+    """
+    import sys
+
+    from heedful.config import parse, with_reward
+    from heedful.endpoint import token_in
+    from heedful.rewards.service import serve as serve_reward
+
+    def ready(address: str) -> None:
+        print(f"rewards of {source} at {address} until Ctrl-C", file=sys.stderr, flush=True)
+
+    config = with_reward(parse({}, "--set", tuple(overrides or ())), source, label, reads)
+    token = token_in(token_env, "--token-env")
+    serve_reward(config, host=host, port=port, token=token, deadline_s=deadline_s, ready=ready)
 
 
 def _sentence(result: dict[str, object]) -> str:

@@ -139,7 +139,9 @@ def _add_over_team(learning: Sequence[Tensor], before: Sequence[Tensor | None]) 
     """
     like = {"device": learning[0].device, "dtype": torch.float32}
     had = torch.tensor([float(tensor.grad is not None) for tensor in learning], **like)
-    grads = [torch.zeros(tensor.numel(), **like) if tensor.grad is None else tensor.grad.flatten().float() for tensor in learning]
+    grads = [
+        torch.zeros(tensor.numel(), **like) if tensor.grad is None else tensor.grad.flatten().float() for tensor in learning
+    ]
     flat = torch.cat([had, *grads])
     team().add(flat, "sum of gradients")
     had, *sums = torch.split(flat, [len(learning), *(tensor.numel() for tensor in learning)])

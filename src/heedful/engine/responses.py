@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from heedful.engine.batching import packed_batches
-from heedful.engine.scoring import MAX_TOKENS
+from heedful.engine.scoring import MAX_TOKENS, batch_room
 from heedful.functional.logprobs import sequence_logprobs, token_scores
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer
 from heedful.models.trunk.packed import pack
+from heedful.team import shared
 
 
 class ResponseLogprobs(NamedTuple):
@@ -52,10 +53,17 @@ def answer_batches(answers: Sequence[Answer], max_tokens: int = MAX_TOKENS) -> l
 
 @torch.no_grad()
 def sum_logprobs(model: LanguageModel, answers: Sequence[Answer], *, adapter: str | None) -> list[float]:
-    """log pi(y | x) of each answer, summed over its tokens, in order, without gradient."""
+    """log pi(y | x) of each answer, summed over its tokens, in order, without gradient. Members of a team share the batches."""
     sums = [0.0] * len(answers)
-    for batch in answer_batches(answers):
-        part = sequence_logprobs(*response_logprobs(model, [answers[i] for i in batch], adapter=adapter)).tolist()
-        for i, value in zip(batch, part, strict=True):
+    costs = [num_tokens(answer) for answer in answers]
+    batches = answer_batches(answers, batch_room(costs))
+
+    def some(places: list[int]) -> list[list[float]]:
+        read = [[answers[i] for i in batches[place]] for place in places]
+        return [sequence_logprobs(*response_logprobs(model, batch, adapter=adapter)).tolist() for batch in read]
+
+    found = shared([sum(costs[i] for i in batch) for batch in batches], some, "log-probabilities")
+    for batch, values in zip(batches, found, strict=True):
+        for i, value in zip(batch, values, strict=True):
             sums[i] = value
     return sums

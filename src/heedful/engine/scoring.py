@@ -27,21 +27,22 @@ def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
     if isinstance(model, AdapterReward):  # it computes a prompt once for all its answers
         read = [model.tokens(answer) for answer in answers]
         costs = [len(prompt) + len(response) for prompt, response in read]
-        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], _room(costs))
+        batches = packed_batches([prompt for prompt, _ in read], [response for _, response in read], batch_room(costs))
     else:
         costs = [model.num_tokens(answer) for answer in answers]
-        batches = batches_by_tokens(costs, _room(costs))
+        batches = batches_by_tokens(costs, batch_room(costs))
 
     def some(places: list[int]) -> list[list[float]]:
         return [model.rewards([answers[i] for i in batches[place]]).tolist() for place in places]
 
-    for batch, values in zip(batches, shared([sum(costs[i] for i in b) for b in batches], some, "rewards"), strict=True):
+    found_in = shared([sum(costs[i] for i in batch) for batch in batches], some, "rewards")
+    for batch, values in zip(batches, found_in, strict=True):
         for i, reward in zip(batch, values, strict=True):
             found[i] = reward
     return found
 
 
-def _room(costs: Sequence[int]) -> int:
+def batch_room(costs: Sequence[int]) -> int:
     """Tokens of a batch: in a team, few enough that each member has one."""
     size = team().size
     return MAX_TOKENS if size == 1 else min(MAX_TOKENS, max(1, -(-sum(costs) // size)))

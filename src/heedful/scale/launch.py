@@ -22,9 +22,9 @@ R = TypeVar("R")
 def share_work(section: ScaleSection, folder: Path, work: Callable[[Path], R]) -> R:
     """What `work` makes in a run directory.
 
-    Where the settings ask for several workers, this process starts them, each with the command that started itself, looks on, and
-    leaves with their exit code. Such a worker comes here too: the first works in `folder` and returns; another works in a folder
-    that nobody keeps, and leaves. Raises ConfigError naming what is missing when there is no room for so many.
+    Where the settings ask for several workers, this process starts them, each with the command that started itself, looks on,
+    and leaves with their exit code. Such a worker comes here too: the first works in `folder` and returns; another works in a
+    folder that nobody keeps, and leaves. Raises ConfigError naming what is missing when there is no room for so many.
     """
     member = this_member()
     if member is not None:

@@ -33,9 +33,9 @@ class Runner(Protocol):
 
 
 class ProcessRunner:
-    """Members as processes of this machine, each with its share of the cores, or a GPU. logs: for what others than the first say.
+    """Members as processes of this machine, each with its share of the cores, or a GPU.
 
-    The first speaks to the user: it has this process's standard output and error.
+    The first speaks to the user: it has this process's standard output and error. What the others say goes to files in `logs`.
     """
 
     def __init__(self, command: Sequence[str], logs: Path) -> None:

@@ -24,12 +24,16 @@ POLL_S = 0.1
 
 
 def supervise(
-    runner: Runner, section: ScaleSection, folder: Path, *, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+    runner: Runner,
+    section: ScaleSection,
+    folder: Path,
+    *,
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> int:
     """Runs the team to its end, and returns the exit code of the command.
 
-    A member that was killed, or that the others waited for in vain, ends the whole team; it starts anew and goes on from the last
-    checkpoint. Raises HeedfulError when that happens again and again without a step forward.
+    A member that was killed, or that the others waited for in vain, ends the whole team; it starts anew and goes on from the
+    last checkpoint. Raises HeedfulError when that happens again and again without a step forward.
     """
     restarts, came_to = 0, _reached(folder)
     attempt = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,6 +21,8 @@ from heedful.store import new_folder
 from heedful.training.loop import Method, Optimiser, Outcome, Progress, Sample, Stop, run, silent, warmup_and_decay
 from heedful.training.metrics import Metrics
 from heedful.training.rollout import HELDOUT_SEED, Question, answers_to
+
+Found = TypeVar("Found")
 
 SPOKEN = Decoding(0.7, 1.0, 64)  # how the completions are drawn that methods without rollouts keep in samples.jsonl
 
@@ -41,10 +43,10 @@ class AdapterTraining:
         self.num_steps = num_steps
 
     def each_part(
-        self, answers: Sequence[Answer], work: Callable[[list[int]], tuple[Tensor, float]], *, learn: bool
-    ) -> list[float]:
+        self, answers: Sequence[Answer], work: Callable[[list[int]], tuple[Tensor, Found]], *, learn: bool
+    ) -> list[Found]:
         """The answers in parts that fit into memory. work: of the answers with these numbers the loss, and what is returned of
-        them; learn: the gradients of the losses are added up.
+        them (another process may have computed it); learn: the gradients of the losses are added up.
         """
         lanes = lanes_for(self.model, POLICY)
         whole = shared_tokens([(answer.prompt_ids, answer.response_ids) for answer in answers])

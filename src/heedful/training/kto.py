@@ -156,9 +156,8 @@ class KTO:
         """All examples; learn: with gradients, in parts that fit into memory and add up to one batch."""
         settings = self.settings
         kl = self._kl(examples)
-        rewards = [0.0] * len(examples)
 
-        def part_loss(part: list[int]) -> tuple[Tensor, float]:
+        def part_loss(part: list[int]) -> tuple[Tensor, tuple[float, dict[int, float]]]:
             some = [examples[i] for i in part]
             policy_B = sequence_logprobs(*response_logprobs(self.model, [example.answer for example in some], adapter=POLICY))
             log_ratio_B = policy_B - torch.tensor([example.ref_logprob for example in some], device=policy_B.device)
@@ -170,13 +169,13 @@ class KTO:
                 desirable_weight=self.weights.desirable,
                 undesirable_weight=self.weights.undesirable,
             )
-            for i, reward in zip(part, (settings.beta * log_ratio_B.detach()).tolist(), strict=True):
-                rewards[i] = reward
+            rewards_B = (settings.beta * log_ratio_B.detach()).tolist()
             loss = losses_B.sum() / len(examples)
-            return loss, float(loss.detach())
+            return loss, (float(loss.detach()), dict(zip(part, rewards_B, strict=True)))
 
-        losses = self.adapter.each_part([example.answer for example in examples], part_loss, learn=learn)
-        return Measured(sum(losses), float(kl), rewards)
+        found = self.adapter.each_part([example.answer for example in examples], part_loss, learn=learn)
+        rewards = {i: reward for _, some in found for i, reward in some.items()}
+        return Measured(sum(loss for loss, _ in found), float(kl), [rewards[i] for i in range(len(examples))])
 
     def _kl(self, examples: Sequence[Marked]) -> Tensor:
         """z0 of the whole batch, so that parts agree on it."""

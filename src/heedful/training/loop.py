@@ -381,9 +381,9 @@ def _require_alike(found: dict[str, Any], step: int) -> None:
     other = [rank for rank, digest in enumerate(held) if digest != held[0]]
     if other:
         raise TrainingError(
-            f"step {step}: worker {', '.join(map(str, other))} has other weights or another state than worker 0, though all took "
-            "the same steps; this checkpoint was not written. Are all machines of one kind, with equal versions of torch? Run "
-            "the same command again: all begin with the last checkpoint"
+            f"step {step}: worker {', '.join(map(str, other))} has other weights or another state than worker 0, though all "
+            "took the same steps; this checkpoint was not written. Are all machines of one kind, with equal versions of torch? "
+            "Run the same command again: all begin with the last checkpoint"
         )
 
 

@@ -177,8 +177,7 @@ def _answered(
     starts = range(0, len(answers), samples_per_prompt)
     ends = [start + samples_per_prompt for start in starts]
     return [
-        _Answered(answers[start:end], scored[start:end], logprobs[start:end])
-        for start, end in zip(starts, ends, strict=True)
+        _Answered(answers[start:end], scored[start:end], logprobs[start:end]) for start, end in zip(starts, ends, strict=True)
     ]
 
 
