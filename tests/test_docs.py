@@ -34,6 +34,7 @@ from heedful.config import (
     RewardTermSection,
     RLOOSection,
     SampleSection,
+    ScaleSection,
     Section,
     SFTSection,
 )
@@ -103,6 +104,7 @@ SETTINGS = [
     pytest.param(CONFIG_PAGE, "## [sample]", SampleSection, id="sample"),
     pytest.param(CONFIG_PAGE, "## [label]", LabelSection, id="label"),
     pytest.param(CONFIG_PAGE, "## [evaluate]", EvaluateSection, id="evaluate"),
+    pytest.param(CONFIG_PAGE, "## [scale]", ScaleSection, id="scale"),
     pytest.param(PPO_PAGE, "## Settings", PPOSection, id="ppo"),
     pytest.param(REWARD_PAGE, "## Settings", RewardSection, id="reward"),
     pytest.param(SFT_PAGE, "## Settings", SFTSection, id="sft"),

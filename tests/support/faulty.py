@@ -1,7 +1,7 @@
 """heedful's command line with faults in it, from a process that has loaded everything once: real workers, and real signals.
 
-On stdin a line of JSON for each command: {arguments, faults, done, said}. Back come the process that looks after the workers, and,
-when it has ended, its exit code. Faults are {rank, place, step, signal}; each happens once, of which the folder `done` keeps track.
+On stdin a line of JSON for each command: {arguments, faults, done, said}. Back come the process that looks after the workers,
+and, when it has ended, its exit code. Faults are {rank, place, step, signal}; each happens once: the folder `done` remembers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A team of two: the test's own process is member 0, and a process of its own is member 1 and does what the test names.
 
-python gang.py MEMBER-AS-JSON, then on stdin a line of JSON for each piece of work, [name, arguments]; "ok" or "failed: ..." back.
+python gang.py MEMBER-AS-JSON, then on stdin a line of JSON for each piece of work, [name, arguments]; "ok" or why not back.
 """
 
 from __future__ import annotations

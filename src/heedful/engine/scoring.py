@@ -35,8 +35,8 @@ def rewards(model: AnswerScorer, answers: Sequence[Answer]) -> list[float]:
     def some(places: list[int]) -> list[list[float]]:
         return [model.rewards([answers[i] for i in batches[place]]).tolist() for place in places]
 
-    found_in = shared([sum(costs[i] for i in batch) for batch in batches], some, "rewards")
-    for batch, values in zip(batches, found_in, strict=True):
+    by_batch = shared([sum(costs[i] for i in batch) for batch in batches], some, "rewards")
+    for batch, values in zip(batches, by_batch, strict=True):
         for i, reward in zip(batch, values, strict=True):
             found[i] = reward
     return found

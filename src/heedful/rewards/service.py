@@ -164,8 +164,8 @@ def serve(
     """
     if not token and host not in LOCAL:
         raise ConfigError(
-            f"--host {host}: whoever reaches this machine could ask; name the variable of a token with --token-env, or listen on "
-            "127.0.0.1"
+            f"--host {host}: whoever reaches this machine could ask; name the variable of a token with --token-env, or "
+            "listen on 127.0.0.1"
         )
     judge = Judge(config)
     clock = time.time()

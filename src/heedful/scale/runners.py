@@ -44,7 +44,7 @@ class ProcessRunner:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, members: Sequence[Member]) -> None:
-        address = f"127.0.0.1:{free_port()}"
+        address = members[0].address or f"127.0.0.1:{free_port()}"
         cores, gpus = max(1, num_cores() // len(members)), visible_gpus()
         self.processes = []
         for member in members:

@@ -1,0 +1,63 @@
+"""The same team with its second worker as an actor of Ray; where Ray is not installed, what says so."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import small_data
+from command import assert_one_paragraph, heedful
+
+from heedful.store import write_jsonl
+
+HAS_RAY = find_spec("ray") is not None
+pytestmark = pytest.mark.timeout(400)
+
+
+def dpo(tiny: Path, tmp_path: Path, output: str, *settings: str) -> list[str]:
+    config = tmp_path / "small.toml"
+    config.write_text(
+        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 1\n[dpo.lora]\nrank = 4\nlayers = 2\n'
+    )
+    write_jsonl(tmp_path / "pairs.jsonl", small_data.preferences(24))
+    chosen = [part for text in settings for part in ("--set", text)]
+    asked = ["--config", str(config), "--preferences", str(tmp_path / "pairs.jsonl"), "--output", str(tmp_path / output)]
+    return ["align", "dpo", *asked, "--json", *chosen]
+
+
+@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
+def test_without_ray_the_extra_is_named(tiny: Path, tmp_path: Path) -> None:
+    failed = heedful(*dpo(tiny, tmp_path, "out", "scale.runner=ray", "scale.num_trainers=2"))
+    assert_one_paragraph(failed, "scale.runner = 'ray' needs Ray", "pip install 'heedful[ray]'")
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'heedful[ray]'")
+def test_two_workers_by_ray_are_two_workers(tiny: Path, tmp_path: Path) -> None:
+    """As processes and as actors: the same result, to the bit."""
+    found = []
+    for runner in ("processes", "ray"):
+        done = heedful(*dpo(tiny, tmp_path, runner, f"scale.runner={runner}", "scale.num_trainers=2"), timeout=350)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    policies = [(tmp_path / runner / "dpo" / "policy" / "adapter_model.safetensors") for runner in ("processes", "ray")]
+    assert policies[0].read_bytes() == policies[1].read_bytes()
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'heedful[ray]'")
+def test_a_cluster_that_is_too_small_is_told_before_anything_loads(tmp_path: Path) -> None:
+    import ray
+
+    from heedful.config import ScaleSection
+    from heedful.errors import ConfigError
+    from heedful.scale.ray import RayRunner
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        section = ScaleSection(runner="ray", num_trainers=2, num_rollout_workers=3, address="auto")
+        with pytest.raises(ConfigError, match=r"num_rollout_workers = 3 ask for 5 workers.* has 2: 3 are missing"):
+            RayRunner(["true"], tmp_path, section)
+    finally:
+        ray.shutdown()
