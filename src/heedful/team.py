@@ -100,9 +100,9 @@ def together(work: Callable[[], T], at: str) -> list[T]:
     rows = ours.exchange((None if failed is None else _portable(failed, ours.rank), found), at)
     if failed is not None:
         raise failed
-    for error, _ in rows:
-        if error is not None:
-            raise error
+    for other, _ in rows:
+        if other is not None:
+            raise other
     return [value for _, value in rows]
 
 

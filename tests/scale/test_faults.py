@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(400)
 # Six steps of sums in another order, beside weights of 0.2.
 SAME_WEIGHTS = 1e-5
 LIMIT_S = 250.0  # after which a run that is stuck is ended: each takes some seconds on an idle machine
-SHORT_S = 10
+SHORT_S = 15
 SUPPORT = Path(__file__).parents[1] / "support"
 CONFIG = """
 [model]

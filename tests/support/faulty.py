@@ -6,6 +6,7 @@ and, when it has ended, its exit code. Faults are {rank, place, step, signal}; e
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -100,7 +101,9 @@ def before(owner: Any, name: str, place: str) -> None:
 
 
 def main() -> None:
-    import heedful.pipeline  # noqa: F401  # loads what takes long
+    # What takes long to load, and what that loads only when it is used.
+    for name in ("heedful.pipeline", "peft", "transformers.models.llama.modeling_llama", "torch._dynamo"):
+        importlib.import_module(name)
 
     original = loop._step
 

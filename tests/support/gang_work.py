@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import small_methods
+import small_models
 import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from heedful.align_stage import new_method
 from heedful.config import Config, RewardSection
@@ -113,6 +116,36 @@ def stale(tiny: str, handshake: bool) -> None:
             method.step(step)
     finally:
         rollout.weights_digest = digest
+
+
+def sharded(folder: str) -> tuple[list[torch.Tensor], float, bool]:
+    """Gradients of the adapter with the frozen layers in shards (FSDP2), each member on its share of the rows; the share of the
+    layers' weights that a member holds; and whether the packed trunk can read such a model.
+    """
+    one = small_models.adapted(small_models.build(small_models.CONFIGS["llama"], Path(folder)))
+    adapter = one.adapter_parameters("policy")
+    layers = [module for module in one.causal.modules() if type(module).__name__ == "LlamaDecoderLayer"]
+    frozen = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
+    whole = sum(weight.numel() for weight in frozen)
+    size, rank = team().size, team().rank
+    if size > 1:
+        for layer in layers:
+            fully_shard(layer, ignored_params=set(adapter.values()) & set(layer.parameters()))
+    ids_BS = torch.randint(3, 60, (4, 12), generator=torch.Generator().manual_seed(0))
+    mine = slice(rank * 4 // size, (rank + 1) * 4 // size)
+    hidden_BSD = one.hidden(ids_BS[mine], torch.ones_like(ids_BS[mine], dtype=torch.bool), adapter="policy")
+    weights_BSD = torch.randn(4, *hidden_BSD.shape[1:], generator=torch.Generator().manual_seed(3))[mine]
+    (hidden_BSD * weights_BSD).sum().backward()
+    found = [tensor.grad for tensor in adapter.values() if tensor.grad is not None]
+    for gradient in found:
+        team().add(gradient, "gradients")
+    kept = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
+    held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in kept)
+    try:
+        one.read(small_models.pack([[5, 6]], [[7, 8]], device=CPU), adapter="policy")
+    except RuntimeError:
+        return found, held / whole, False
+    return found, held / whole, True
 
 
 def who_did_what(costs: list[int]) -> list[int]:

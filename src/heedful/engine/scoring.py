@@ -71,13 +71,14 @@ def score_responses(
 ) -> list[ScoredResponse]:
     """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference).
 
-    In a team each member scores all of them: where that is much work, the caller shares it. hidden: the policy's states (T, D) before each response token, as the sampler kept them; where all are there, the policy
-    reads nothing again.
+    Members of a team share the batches. hidden: the policy's states (T, D) before each response token, as the sampler kept
+    them; where all are there, the policy reads nothing again.
     """
     kept = [] if hidden is None else [row for row in hidden if row is not None]
     found: list[ScoredResponse | None] = [None] * len(prompts)
     adapter = POLICY if POLICY in model.adapters else None
-    for batch in packed_batches(prompts, responses, MAX_TOKENS):
+
+    def score(batch: list[int]) -> list[ScoredResponse]:
         rows = [responses[i] for i in batch]
         packed = pack([prompts[i] for i in batch], rows, device=model.device)
         if len(kept) == len(prompts):
@@ -89,8 +90,18 @@ def score_responses(
         values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
         columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
         parts = [torch.split(column.cpu(), [len(row) for row in rows]) for column in columns]
-        for place, i in enumerate(batch):
-            found[i] = ScoredResponse(*(part[place] for part in parts))
+        return [ScoredResponse(*(part[place] for part in parts)) for place in range(len(batch))]
+
+    costs = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    batches = packed_batches(prompts, responses, batch_room(costs))
+    by_batch = shared(
+        [sum(costs[i] for i in batch) for batch in batches],
+        lambda places: [score(batches[place]) for place in places],
+        "scores",
+    )
+    for batch, scores in zip(batches, by_batch, strict=True):
+        for i, one in zip(batch, scores, strict=True):
+            found[i] = one
     return [response for response in found if response is not None]
 
 

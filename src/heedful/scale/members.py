@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -133,7 +134,8 @@ class ProcessTeam:
     def _lost(self, at: str, error: Exception) -> LostWorkerError:
         places = read_places(Path(self.member.places)) if self.member.places else {}
         others = "; ".join(f"worker {rank}: {said}" for rank, said in places.items() if rank != self.rank)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^\[[^]]*\] ", "", said).split(" This is typically")[0][:200]  # no place in the library's source
         return LostWorkerError(
             f"worker {self.rank} waited for the others at '{self.step}{at}', and one is gone or did not come within "
             f"{self.member.deadline_s:g} s ({reason}). What was heard last: {others or 'nothing'}"

@@ -1,7 +1,7 @@
 """Members as actors of a Ray cluster: Ray finds a place for each, starts it there, and says when its machine is gone.
 
-Member 0 stays where the command was given, for it keeps the run directory and speaks to the user; the others are actors, each of
-which holds one process of the same command, as a ProcessRunner would start it.
+Member 0 stays where the command was given, for it keeps the run directory and speaks to the user; the others are actors, each
+of which holds one process of the same command, as a ProcessRunner would start it.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class RayRunner:
         if wanted > have:
             raise ConfigError(
                 f"scale.num_trainers = {self.section.num_trainers} and scale.num_rollout_workers = "
-                f"{self.section.num_rollout_workers} ask for {wanted} workers, each with one {self.kind}, and the Ray cluster has "
-                f"{have}: {wanted - have} are missing. Lower the numbers, or add nodes"
+                f"{self.section.num_rollout_workers} ask for {wanted} workers, each with one {self.kind}, and the Ray cluster "
+                f"has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
             )
 
     def start(self, members: Sequence[Member]) -> None:
