@@ -122,7 +122,7 @@ def sharded(folder: str) -> tuple[list[torch.Tensor], float, bool]:
     """Gradients of the adapter with the frozen layers in shards (FSDP2), each member on its share of the rows; the share of the
     layers' weights that a member holds; and whether the packed trunk can read such a model.
     """
-    one = small_models.adapted(small_models.build(small_models.CONFIGS["llama"], Path(folder)))
+    one = small_models.adapted(small_models.build(small_models.CONFIGS["llama"], Path(folder) / str(team().rank)))
     adapter = one.adapter_parameters("policy")
     layers = [module for module in one.causal.modules() if type(module).__name__ == "LlamaDecoderLayer"]
     frozen = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
