@@ -79,6 +79,8 @@ def sample(
     are answered, by this process alone; the others merely have their random numbers.
     """
     each = samples_per_prompt
+    if not prompts:
+        return []
     # Drawn on the processor, so that a seed means the same on every device.
     uniform = _uniform(generator, len(prompts), each, decoding.max_new_tokens)
 
