@@ -72,12 +72,7 @@ def sample(
     Log-probs are those of the distribution at this temperature before top-p cuts it. Each token of each answer has its random
     number from the start: the draw depends on the generator, the number of answers and max_new_tokens, and not on which are in
     flight together (beyond the last bits, which the shape of a matrix product decides). So members of a team share the prompts.
-<<<<<<< HEAD
     Of several generators, one a prompt, each draws for its prompt alone: then an answer does not depend on the others either.
-=======
-    Of several generators, one a prompt, each draws for its prompt alone: then an answer does not depend on the other prompts
-    either.
->>>>>>> scale
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
     token, the logits to draw it from. keep_hidden: those states are kept in the answers. only: the prompts with these numbers
     are answered, by this process alone; the others merely have their random numbers.

@@ -137,10 +137,11 @@ def _add_over_team(learning: Sequence[Tensor], before: Sequence[Tensor | None]) 
 
     Of what no member has a gradient of there is none afterwards: an optimiser passes it over, which zeros would not make it do.
     """
-    like = {"device": learning[0].device, "dtype": torch.float32}
-    had = torch.tensor([float(tensor.grad is not None) for tensor in learning], **like)
+    device = learning[0].device
+    had = torch.tensor([float(tensor.grad is not None) for tensor in learning], device=device)
     grads = [
-        torch.zeros(tensor.numel(), **like) if tensor.grad is None else tensor.grad.flatten().float() for tensor in learning
+        torch.zeros(tensor.numel(), device=device) if tensor.grad is None else tensor.grad.flatten().float()
+        for tensor in learning
     ]
     flat = torch.cat([had, *grads])
     team().add(flat, "sum of gradients")

@@ -93,7 +93,7 @@ class ProcessTeam:
         host, _, port = member.address.rpartition(":")
         deadline, meeting = (timedelta(seconds=s) for s in (member.deadline_s, max(MEET_S, member.deadline_s)))
         try:
-            store = dist.TCPStore(host, int(port), member.size, is_master=member.rank == 0, timeout=meeting)
+            store = self._dist.TCPStore(host, int(port), member.size, is_master=member.rank == 0, timeout=meeting)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=store, rank=member.rank, world_size=member.size, timeout=deadline)
         except (RuntimeError, ValueError) as error:

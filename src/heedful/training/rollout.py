@@ -204,7 +204,7 @@ def weights_digest(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.adapter_parameters(POLICY).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
