@@ -48,7 +48,7 @@ def test_each_key_of_a_recipe_reaches_the_configuration(path: Path) -> None:
     for key in set(LISTS) & set(written):
         written[key] = [name if ":" in name else str(RECIPES / name) for name in written[key]]
     assert {key: loaded[key] for key in written} == written
-    commands = re.findall(r"heedful run (\S+)", path.read_text(encoding="utf-8"))
+    commands = re.findall(r"heedful (?:constitution )?run (\S+)", path.read_text(encoding="utf-8"))
     assert set(commands) == {f"recipes/{path.name}"}, "the header's commands start this recipe"
 
 
