@@ -75,6 +75,9 @@ def meant(fields: dict[str, Any]) -> dict[str, Any]:
         fields |= {"source": fields["source"].replace("://", "") or "m", "model": "", "token_env": ""}
     if fields.get("loss") not in (None, "sigmoid", "robust"):
         fields["label_smoothing"] = 0.0
+    if "num_trainers" in fields:
+        fields |= {"runner": "ray"} if fields["address"] else {}
+        fields |= {"runner": "processes"} if fields["runner"] == "local" else {}
     return fields
 
 
