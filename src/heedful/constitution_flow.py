@@ -13,11 +13,13 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.engine.device import choose_device
+from heedful.errors import DataError
 from heedful.models.policy import export_merged
 from heedful.pipeline import Pipeline
 from heedful.prefer_stage import STAGE as PREFER
 from heedful.prefer_stage import prefer
 from heedful.progress import Progress
+from heedful.prompt_files import gathered
 from heedful.red_team_files import chosen_prompts
 from heedful.red_team_stage import Attack, red_team
 from heedful.report.card import export_card
@@ -29,7 +31,15 @@ MADE_OF = "made-of.txt"  # in the merged model: hash of the adapter
 
 
 def constitution_run(config: Config, folder: Path, progress: Progress, command: str) -> dict[str, Any]:
-    """Returns, and writes into summary.json, the results of both stages and what the red team found of each."""
+    """Returns, and writes into summary.json, the results of both stages and what the red team found of each.
+
+    Raises DataError for prompts without a split: either stage and the report would each hold out others.
+    """
+    if config.prompts.files and not all(prompt.split for prompt in gathered(config.prompts.files)):
+        raise DataError(
+            f"{', '.join(config.prompts.files)}: not every prompt says whether it is for training; give each a 'split', train "
+            "or heldout, so that both stages learn from the same ones and the report is about the others"
+        )
     found: dict[str, Any] = {"revise": revise(config, folder / STAGE1, progress)}
     first = folder / STAGE1 / "sft" / "policy"
     found["red_team"] = {STAGE1: _attacked(config, first, folder / RED_TEAM / STAGE1, progress)}
