@@ -211,3 +211,11 @@ def test_an_adapter_of_a_group_by_votes(project: dict[str, Path], tmp_path: Path
 def test_wrong_folder_and_no_labels(project: dict[str, Path], tmp_path: Path) -> None:
     assert_told(heedful("persons", "list", tmp_path), "holds no persons.json", "heedful persons fit")
     assert_told(heedful("persons", "fit", "--output", tmp_path / "out"), "there is no label to learn from", "--votes")
+
+
+def test_a_name_that_drives_the_terminal_is_shown_as_text(project: dict[str, Path], folder: Path) -> None:
+    for command in ("score", "best", "ask"):
+        done = heedful("persons", command, folder, "--person", "a\x1b[2Jb", *both(project))
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+        assert done.stdout.startswith("a\ufffd[2Jb has given no label")

@@ -75,6 +75,16 @@ def test_wishes_are_found_again(pairs: bool) -> None:
     assert np.mean(likeness) > 0.8
 
 
+def test_the_prior_stands_at_the_populations_mean() -> None:
+    """What all persons share belongs into the global head, however few they are: their weights have mean 0."""
+    found = world(12, 60, seed=5)
+    labels = found.labels(60, pairs=False, seed=1)
+    # A ridge that keeps the global head small would leave it to the weights to say what is common.
+    for ridge in (1.0, 100.0):
+        model = fit_persons(labels, found.features_TD, no_safety(12), replace(PLAIN, ridge_global=ridge))
+        assert np.abs(model.posterior.mean_PK.mean(axis=0)).max() < 0.05, ridge
+
+
 def test_heads_that_are_not_needed_hardly_speak() -> None:
     """Four asked for, two directions there."""
     found = world(80, 100)

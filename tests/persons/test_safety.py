@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from heedful.errors import DataError
+from heedful.persons.basis import Basis
 from heedful.persons.choosing import best
 from heedful.persons.fitting import Settings
 from heedful.persons.labels import Label, Labels, gather
-from heedful.persons.model import PersonalReward, fit_persons, know_persons
+from heedful.persons.model import PersonalReward, fit_persons, know_persons, learn_heads
 from heedful.persons.safety import Safety, fit_safety, no_safety
 
 NUM_TEXTS, NUM_FEATURES = 120, 10
@@ -113,6 +114,33 @@ def test_best_leaves_out_what_is_unsafe_whoever_asks(model: PersonalReward, feat
     none = best(model, ADVERSARY, "p", [texts()[i] for i in unsafe], features[unsafe])
     assert none.unsafe
     assert none.vetoed == ()
+
+
+def test_the_veto_holds_where_the_person_likes_the_unsafe_better(features: np.ndarray, safety: Safety) -> None:
+    """Without a floor to speak of, so that nothing but the veto speaks for the safe one."""
+    settings = Settings(ridge_heads=1.0, text_scale=0.0, safety_floor=0.0)
+    model = fit_persons(labels_of(features), features, safety, settings)
+    mean, _ = model.rewards(ADVERSARY, features, texts())
+    scores = safety.scores(features)[:, 0]
+    liked = int(np.argmax(np.where(scores < -0.1, mean, -np.inf)))
+    disliked = int(np.argmin(np.where(scores > 0.1, mean, np.inf)))
+    assert mean[liked] > mean[disliked]
+    places = [liked, disliked]
+    found = best(model, ADVERSARY, "p", [texts()[i] for i in places], features[places])
+    assert (found.completion_id, found.vetoed) == (texts()[disliked], (texts()[liked],))
+
+
+def test_what_was_fitted_is_what_is_read(features: np.ndarray, safety: Safety) -> None:
+    """The heads of the fit and those of a text that comes later are computed in two places: here they must agree."""
+    labels = labels_of(features)
+    heads = learn_heads(labels, features, safety, Settings(ridge_heads=1.0, text_scale=0.5))
+    basis = Basis(heads.scale.apply(features), safety.scores(features), 0.5)
+    fitted = basis.heads(heads.weights_FC)
+    offset, weighed = heads.read(features, labels.texts)
+    score = safety.scores(features)[:, 0]
+    assert weighed[:, :-1] == pytest.approx(fitted[:, 1:], abs=1e-9)
+    assert offset == pytest.approx(fitted[:, 0] + heads.population_S[0] * score, abs=1e-9)
+    assert np.abs((score - score.mean()) @ fitted).max() < 1e-9, "no head goes up or down with safety"
 
 
 def test_a_heads_score_is_zero_where_the_teams_votes_are_even(features: np.ndarray, safety: Safety) -> None:

@@ -137,7 +137,7 @@ def score(
     with Bars() as bars:
         found = score_files(folder, person, prompts or (), completions or (), bars, source=features)
     rows = [f"{row['reward']:+.3f} ± {row['sd']:.3f}  {row['id']}" for row in found["completions"]]
-    emit(found, as_json, "\n".join([_whose(found), *rows]))
+    emit(found, as_json, _lines([_whose(found), *rows]))
 
 
 @app.command()
@@ -164,7 +164,7 @@ def best(
         said = f", {len(row['vetoed'])} left out for safety" if row["vetoed"] else ", all unsafe" if row["unsafe"] else ""
         sure = f"best of {row['num_answers']} with probability {row['probability']:.2f}{said}"
         rows.append(f"{row['prompt_id']}: {row['completion_id']}  {row['reward']:+.3f} ± {row['sd']:.3f}, {sure}")
-    emit(found, as_json, "\n".join([_whose(found), *rows]))
+    emit(found, as_json, _lines([_whose(found), *rows]))
 
 
 @app.command()
@@ -194,7 +194,7 @@ def ask(
         f"the first is preferred with probability {row['probability']:.2f}"
         for row in found["questions"]
     ]
-    emit(found, as_json, "\n".join([_whose(found), *rows]))
+    emit(found, as_json, _lines([_whose(found), *rows]))
 
 
 @app.command()
@@ -244,7 +244,7 @@ def list_command(folder: FOLDER, as_json: JSON = False) -> None:
         return
     rows = [
         (
-            row["person"],
+            _lines([row["person"]]),
             str(row["num_labels"]),
             " ".join(f"{weight:+.2f}±{sd:.2f}" for weight, sd in zip(row["weights"], row["sd"], strict=True)),
         )
@@ -262,3 +262,8 @@ def _whose(found: dict[str, Any]) -> str:
     if found["num_labels"]:
         return f"{found['person']}, known by {found['num_labels']} labels:"
     return f"{found['person']} has given no label, so this is the global model:"
+
+
+def _lines(rows: list[str]) -> str:
+    """Rows in which nothing drives the terminal: names and ids come from files of others."""
+    return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in row) for row in rows)
