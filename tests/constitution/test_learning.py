@@ -43,7 +43,7 @@ def test_a_kept_revision_answers_the_prompt_itself() -> None:
 def test_counts_add_up() -> None:
     def script(request: Request) -> Reply:
         reply = plain(request)
-        return Reply("", problem="down") if reply.text == GOOD and "number 1" in str(request.messages[-5]) else reply
+        return Reply("", problem="down") if reply.text == GOOD and "number 1" in str(request.messages[-1]) else reply
 
     found = counts_of(reviser(script=script)(prompts(3)))
     assert found["num_prompts"] == sum(found["chains"].values()) == 3

@@ -39,9 +39,9 @@ def red_team(folder: Path, count: int) -> Path:
 def said(body: Any) -> str:
     """Of a request by the words of the bundled constitution, or of the small one."""
     last = body["messages"][-1]["content"]
-    if last.startswith(("Look at your last answer", "What is wrong")):
-        return CRITIQUE
-    return GOOD if last.startswith(("Write the answer again", "Write it anew")) else ANSWER
+    if "Write the answer again" in last or "Write it anew" in last:
+        return GOOD
+    return CRITIQUE if "Look at your last answer" in last or "What is wrong with it?" in last else ANSWER
 
 
 def reply(body: Any) -> tuple[int, str]:

@@ -30,7 +30,7 @@ def by_words(texts: Texts) -> list[float]:
 def chains(
     script: Script = plain, *, count: int = 1, score: Score | None = None, writer: ScriptedWriter | None = None, **options: Any
 ) -> list[Chain]:
-    settings = ReviseSection.model_validate({"num_revisions": 1} | options)
+    settings = ReviseSection.model_validate({"num_revisions": 1, "form": "turns"} | options)
     reviser = Reviser(RULES, writer or ScriptedWriter(script), name="scripted", settings=settings, seed=0, score=score)
     return reviser(prompts(count))
 
@@ -74,11 +74,7 @@ def test_requests_are_a_conversation_with_examples_in_front() -> None:
 
 
 def test_quoted_requests_hold_all_in_one_message() -> None:
-    def script(request: Request) -> Reply:
-        last = request.messages[-1].content
-        return Reply(GOOD if "Write it anew" in last else CRITIQUE if "What is wrong with it?" in last else ANSWER)
-
-    writer = ScriptedWriter(script)
+    writer = ScriptedWriter(plain)
     (chain,) = chains(writer=writer, form="quoted", num_examples=2)
     _, critique, revision = writer.asked
     (principle,) = (RULES[name] for name in chain.principles)

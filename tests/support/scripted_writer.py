@@ -35,4 +35,4 @@ class ScriptedWriter:
 def role_of(request: Request) -> str:
     """What is asked for, by the last turn of a request of the constitution in `small_constitution`."""
     last = request.messages[-1].content
-    return "critique" if last.startswith("What is wrong") else "revision" if last.startswith("Write it anew") else "answer"
+    return "revision" if "Write it anew" in last else "critique" if "What is wrong with it?" in last else "answer"

@@ -22,7 +22,7 @@ class ReviseSection(Section):
     num_revisions: int = Field(4, ge=1, le=16, description="Revisions that are drawn a pass; the best one goes on.")
     num_examples: int = Field(2, ge=0, le=8, description="Worked examples of the constitution in front of each request.")
     form: Literal["turns", "quoted"] = Field(
-        "turns", description="How it is asked: as turns of the conversation, or in one message that quotes prompt and answer."
+        "quoted", description="How it is asked: in one message that quotes prompt and answer, or as turns of the conversation."
     )
     temperature: float = Field(0.7, gt=0, description="Divides the logits.")
     top_p: float = Field(1.0, gt=0, le=1, description="Smallest set of tokens with this probability is kept.")
