@@ -105,7 +105,7 @@ def test_neither_order_nor_neighbours_change_a_chain() -> None:
         return Reply(f"{plain(request).text} {request.seed % 1000} apples.")
 
     together = {chain.prompt_id: chain for chain in chains(script, count=6, passes=2, num_revisions=2)}
-    settings = ReviseSection(num_revisions=2, passes=2)
+    settings = ReviseSection(num_revisions=2, passes=2, form="turns")
     reviser = Reviser(RULES, ScriptedWriter(script), name="scripted", settings=settings, seed=0)
     for prompt in reversed(prompts(6)):
         assert reviser([prompt]) == [together[prompt.id]]
