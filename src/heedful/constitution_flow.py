@@ -17,7 +17,7 @@ from heedful.errors import DataError
 from heedful.models.policy import export_merged
 from heedful.pipeline import Pipeline
 from heedful.prefer_stage import STAGE as PREFER
-from heedful.prefer_stage import prefer
+from heedful.prefer_stage import prefer, require_gate
 from heedful.progress import Progress
 from heedful.prompt_files import gathered
 from heedful.red_team_files import chosen_prompts
@@ -33,8 +33,10 @@ MADE_OF = "made-of.txt"  # in the merged model: hash of the adapter
 def constitution_run(config: Config, folder: Path, progress: Progress, command: str) -> dict[str, Any]:
     """Returns, and writes into summary.json, the results of both stages and what the red team found of each.
 
-    Raises DataError for prompts without a split: either stage and the report would each hold out others.
+    Raises DataError for prompts without a split: either stage and the report would each hold out others; ConfigError where
+    the judge of stage 2 is neither to be measured nor forced.
     """
+    require_gate(config)
     if config.prompts.files and not all(prompt.split for prompt in gathered(config.prompts.files)):
         raise DataError(
             f"{', '.join(config.prompts.files)}: not every prompt says whether it is for training; give each a 'split', train "

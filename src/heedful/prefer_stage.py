@@ -44,6 +44,7 @@ Result = dict[str, Any]
 def prefer(config: Config, output: Path, progress: Progress) -> Result:
     """Runs the stage unless it is done with these settings and inputs; returns its result. Raises HeedfulError."""
     settings = config.prefer
+    require_gate(config)
     progress = telling(output, progress)
     constitution = load(settings.constitution)
     inputs = [local_file(file) for file in config.prompts.files if not file.startswith(NAMED_BUNDLED)]
@@ -62,6 +63,15 @@ def prefer(config: Config, output: Path, progress: Progress) -> Result:
         if not ran:
             progress(STAGE, 1, 1, "already done")
         return dict(read_json(output / STAGE / "result.json"))
+
+
+def require_gate(config: Config) -> None:
+    """Raises ConfigError where no pairs are named to measure the judge on, and it is not forced either."""
+    if not config.prefer.gate and not config.prefer.force:
+        raise ConfigError(
+            "prefer.gate names no pairs that people have judged, so nobody knows whether the judge is better than a coin; "
+            "name files of some, or set prefer.force = true, which the result will say"
+        )
 
 
 def _work(config: Config, output: Path, constitution: Constitution, progress: Progress) -> None:
@@ -125,11 +135,6 @@ def _gated(config: Config, constitution: Constitution, calls: Path, progress: Pr
     settings = config.prefer
     able = _named(config, constitution)
     if not settings.gate:
-        if not settings.force:
-            raise ConfigError(
-                "prefer.gate names no pairs that people have judged, so nobody knows whether the judge is better than a coin; "
-                "name files of some, or set prefer.force = true, which the result will say"
-            )
         why = "no pairs were given on which to measure it"
         return able[0], _outcome(able[0], [], why)
     labelled = [pair for file in settings.gate for pair in read_preferences(local_file(file))]

@@ -12,7 +12,7 @@ import tiny_model
 
 from heedful.config import Config, parse
 from heedful.constitution_flow import constitution_run
-from heedful.errors import DataError
+from heedful.errors import ConfigError, DataError
 from heedful.records import Message, Preference, Prompt
 from heedful.store import write_jsonl
 
@@ -33,9 +33,15 @@ def test_prompts_without_a_split_are_refused(tmp_path: Path, splits: tuple[str |
         Prompt.model_validate({"id": str(n), "messages": asked("Hi."), "split": split}) for n, split in enumerate(splits)
     ]
     write_jsonl(tmp_path / "prompts.jsonl", prompts)
-    config = parse({"prompts": {"files": [str(tmp_path / "prompts.jsonl")]}}, "here")
+    config = parse({"prompts": {"files": [str(tmp_path / "prompts.jsonl")]}, "prefer": {"force": True}}, "here")
     with pytest.raises(DataError, match=r"prompts.jsonl: not every prompt says .* 'split', train or heldout"):
         constitution_run(config, tmp_path / "run", silent, "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_nobody_measures_is_refused_before_stage_1(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"prefer\.gate names no pairs"):
+        constitution_run(Config(), tmp_path / "run", silent, "")
     assert not (tmp_path / "run").exists()
 
 
