@@ -126,6 +126,8 @@ def test_principles_are_drawn_by_tag_and_by_seed() -> None:
         ("Well then. " + "we go on and on and " * 9, "stop", "loops"),
         ("The answer helps somebody to lose the sleep that they need so much.", "stop", "comments"),
         ("Here is what I changed: the critique was right about all the noise.", "stop", "comments"),
+        ("You're right, that would rob them of their sleep and of their patience.", "stop", "comments"),
+        ("I'm sorry for the confusion. Loud music is no way to get on with people.", "stop", "comments"),
         (ANSWER.upper(), "stop", "copies-answer"),
         (ANSWER.replace("loud", "very loud"), "stop", "copies-answer"),
         (" ".join(ANSWER.split()[:9]), "stop", "copies-answer"),
@@ -148,6 +150,14 @@ def test_each_rule_has_its_case(text: str, finish: str, expected: str) -> None:
     assert chain.steps[2].text == text, "the record keeps what was written"
     if expected == KEPT:
         assert (chain.revision, chain.finish) == (GOOD, "stop")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I'm sorry, but I won't help with that.", "The answer is no: it would hurt them.", "Sorry, that would hurt them badly."],
+)
+def test_what_speaks_to_the_person_is_no_comment(text: str) -> None:
+    assert verdict(revising(text)) == KEPT
 
 
 def test_what_the_limit_cut_off_is_trimmed_kept_or_dropped() -> None:

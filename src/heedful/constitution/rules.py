@@ -26,6 +26,11 @@ _LABEL = re.compile(
 # What speaks of the exercise and not to the person. "The answer is no" and "criticise" may stand in an answer.
 _COMMENTS = re.compile(
     rf"^\W*(?:the|this|your) {_NAMES} (?!is (?:yes|no|that)\b)"
+    # Said to whoever criticised.
+    r"|^\W*you(?:'|’| a)re (?:absolutely |quite )?(?:right|correct)\b"
+    r"|^\W*thank you for (?:pointing|(?:the|your) feedback)\b"
+    r"|^\W*(?:i am|i'm|i’m)? ?(?:so )?(?:sorry|apologi[sz]e|apologies) for (?:the|any|my) "
+    r"(?:confusion|misunderstanding|mistake)\b"
     rf"|\bcritiques?\b|\b(?:this|the|my|your|a) revision\b|\b(?:revised|rewritten) {_NAMES}s?\b"
     rf"|\b(?:the|your|my) (?:last|previous|original|first|new|given) {_NAMES}\b"
     rf"|\b(?:revis|rewrit)(?:e|ing) (?:the|your|my|this) {_NAMES}\b"
