@@ -20,7 +20,7 @@ _NAMES = r"(?:answer|response|reply|revision|rewrite|version)"
 _LABEL = re.compile(
     rf"\W*(?:(?:sure|of course|okay)\W+)?(?:(?:here is|here's|this is|here are)\s+)?"
     rf"(?:(?:the|a|an|my|your|one)\s+)?(?:(?:revised|new|rewritten|improved|better|corrected|possible|final|updated)\s+)?"
-    rf"{_NAMES}\b[^:\n]{{0,60}}:\W*",
+    rf"{_NAMES}\b(?! is (?:yes|no)\b)[^:\n]{{0,60}}:\W*",
     re.IGNORECASE,
 )
 # What speaks of the exercise and not to the person. "The answer is no" and "criticise" may stand in an answer.
