@@ -21,25 +21,33 @@ from heedful.errors import ConfigError, HeedfulError
 T = TypeVar("T")
 
 LONGEST_PAUSE_S = 60.0
+CONNECT_S = 10.0
 MAX_REPLY_BYTES = 1 << 22  # numbers and letters take kilobytes; what is larger is not ours
 # Of the replies that call a request wrong, those that speak of the moment and not of the request.
 PASSING = {408, 425, 429}
 
 
 class PassingError(Exception):
-    """A failure that may be over a moment later. pause_s: how long the server asks to be left alone, if it says so."""
+    """A failure that may be over a moment later. pause_s: how long the server asks to be left alone, if it says so.
 
-    def __init__(self, problem: str, pause_s: float = 0.0) -> None:
+    unheard: whether nothing came back at all.
+    """
+
+    def __init__(self, problem: str, pause_s: float = 0.0, *, unheard: bool = False) -> None:
         super().__init__(problem)
         self.pause_s = pause_s
+        self.unheard = unheard
 
 
 class EndpointError(HeedfulError):
-    """An endpoint failed. status: of the reply that called the request wrong; None where the last try failed."""
+    """An endpoint failed. status: of the reply that called the request wrong; None where the last try failed. unheard: whether
+    nothing came back from that one.
+    """
 
-    def __init__(self, problem: str, status: int | None = None) -> None:
+    def __init__(self, problem: str, status: int | None = None, *, unheard: bool = False) -> None:
         super().__init__(problem)
         self.status = status
+        self.unheard = unheard
 
 
 class RateLimit:
@@ -88,7 +96,9 @@ class Endpoint:
         self.sleep = sleep or self.stop.wait  # which a stop ends at once
         self.num_retries = 0
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx2.Client(timeout=timeout_s, headers=headers, follow_redirects=False)
+        # An address that nobody listens at may swallow what is sent there; who lives accepts a connection soon.
+        limits = httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S))
+        self.client = httpx2.Client(timeout=limits, headers=headers, follow_redirects=False)
 
     def post(self, body: Any, read: Callable[[Any], T]) -> T:
         """What `read` makes of the reply's JSON; where it raises PassingError the request is sent again.
@@ -100,7 +110,9 @@ class Endpoint:
                 return read(self._ask(body))
             except PassingError as error:
                 if attempt == self.max_retries:
-                    raise EndpointError(f"{error}. That was try {attempt + 1} of {attempt + 1}") from None
+                    raise EndpointError(
+                        f"{error}. That was try {attempt + 1} of {attempt + 1}", unheard=error.unheard
+                    ) from None
                 pause_s = min(LONGEST_PAUSE_S, max(self.backoff_s * 2**attempt, error.pause_s))
                 print(f"{error}; trying again in {pause_s:g} s", file=sys.stderr)
                 self.num_retries += 1
@@ -117,9 +129,9 @@ class Endpoint:
             with self.client.stream("POST", self.url, json=body) as response:
                 text = self._read(response, deadline)
         except httpx2.TimeoutException:
-            raise PassingError(f"{self.url}: no reply within {self.timeout_s:g} s") from None
+            raise PassingError(f"{self.url}: no reply within {self.timeout_s:g} s", unheard=True) from None
         except httpx2.HTTPError as error:
-            raise PassingError(f"{self.url}: {type(error).__name__}: {error}") from None
+            raise PassingError(f"{self.url}: {type(error).__name__}: {error}", unheard=True) from None
         status = response.status_code
         if status >= 500 or status in PASSING:
             after = response.headers.get("Retry-After", "")

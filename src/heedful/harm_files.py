@@ -13,7 +13,7 @@ from heedful.endpoint import token_in
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.harm import AI, BUILT_IN, HARMFUL, Case, HarmJudge, by_letters, measured, told
 from heedful.judging.feedback import open_feedback
-from heedful.models.sources import resolve
+from heedful.models.sources import own_folders, resolve
 from heedful.rewards.asking import Judge
 from heedful.rewards.function import function_place, load_function
 from heedful.rewards.source import ENSEMBLE, is_url, local_inputs
@@ -79,8 +79,7 @@ def harm_inputs(source: str) -> list[Path]:
     if source in BUILT_IN:
         return []
     if source.startswith(AI):
-        folder = Path(source.removeprefix(AI))
-        return [folder] if folder.is_dir() else []
+        return own_folders(source.removeprefix(AI))
     return local_inputs(RewardTermSection(source=source))
 
 

@@ -18,7 +18,7 @@ from heedful.config.file import BUNDLED
 from heedful.config.prefer import SCORERS
 from heedful.constitution.candidates import candidates
 from heedful.constitution.principles import Constitution, load
-from heedful.constitution.verdicts import Verdicts, compared, verdicts
+from heedful.constitution.verdicts import UNREADABLE, Verdicts, compared, verdicts
 from heedful.data.bundled import choose, gather, load_bundled
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ from heedful.judging.feedback import open_feedback
 from heedful.judging.local import LocalWriter
 from heedful.judging.scored import sharpened
 from heedful.judging.writing import Reply
-from heedful.models.sources import local_file
+from heedful.models.sources import local_file, own_folders
 from heedful.progress import Progress, telling
 from heedful.records import Completion, Prompt
 from heedful.store import Run, read_json, write_json, write_jsonl
@@ -42,7 +42,10 @@ Result = dict[str, Any]
 
 
 def prefer(config: Config, output: Path, progress: Progress) -> Result:
-    """Runs the stage unless it is done with these settings and inputs; returns its result. Raises HeedfulError."""
+    """Runs the stage unless it is done with these settings and inputs; returns its result. Raises HeedfulError.
+
+    Run again, it asks a judge behind an address once more of what it could not read.
+    """
     settings = config.prefer
     require_gate(config)
     progress = telling(output, progress)
@@ -51,8 +54,12 @@ def prefer(config: Config, output: Path, progress: Progress) -> Result:
     inputs += map(local_file, settings.gate)
     inputs += [Path(name) for name in (settings.constitution, settings.policy) if name != BUNDLED and Path(name).exists()]
     inputs += local_inputs_of(settings.reward) if settings.reward else []
+    inputs += own_folders(settings.feedback.source, None if settings.policy else config.model.source)
+    result = output / STAGE / "result.json"
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
+        if settings.feedback.remote and result.is_file() and UNREADABLE in read_json(result).get("left_out", {}):
+            run.forget_from(STAGE, [STAGE])  # finished calls lie in the journal
         told = {"prefer": settings.model_dump(mode="json"), "prompts": config.prompts.model_dump(mode="json")}
         ran = run.stage(
             STAGE,
@@ -62,7 +69,7 @@ def prefer(config: Config, output: Path, progress: Progress) -> Result:
         )
         if not ran:
             progress(STAGE, 1, 1, "already done")
-        return dict(read_json(output / STAGE / "result.json"))
+        return dict(read_json(result))
 
 
 def require_gate(config: Config) -> None:

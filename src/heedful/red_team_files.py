@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def write_failures(
     """
     queue, shown = labelling_queue(prompts, completions, answers)
     if not queue:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with other failures
         return {"kind": kind, "prompts": 0}
     with named_folder(folder) as temporary:
         if kind == "prompts":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,19 +23,21 @@ from heedful.engine.device import choose_device, choose_dtype
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokens_of
 from heedful.errors import ConfigError, DataError
-from heedful.evaluation.attack import Answer, attack_figures, is_attack, told_apart, unjudged
+from heedful.evaluation.attack import Answer, attack_figures, hangs_on_judge, is_attack, told_apart, unjudged
 from heedful.evaluation.harm import Case, HarmJudge
 from heedful.harm_files import OpenedJudge, check_judge, harm_inputs, harm_judge, through_the_gate
 from heedful.judging.feedback import open_feedback
 from heedful.judging.writing import EMPTY, Reply, Request
 from heedful.models.ilql import load_policy
 from heedful.models.policy import POLICY, LanguageModel
+from heedful.models.sources import own_folders
 from heedful.progress import Progress
 from heedful.records import Completion, Prompt, by_id, read_jsonl, to_line
 from heedful.report.red_team import write_page
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 
 GATE, PROMPTS, ANSWERS, JUDGED = "gate", "prompts", "answers", "judged"
+FAILURES = "failures"  # made of a run by whoever asked for them
 SIDES = ("before", "after")
 
 
@@ -111,7 +115,7 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
             PROMPTS,
             lambda: _prompts(prompts, asked_file, run.path / "writer-calls.jsonl", writer, attack, progress),
             settings={"prompts": digest, "variants": written_by},
-            inputs=[Path(writer.source)] if writer and Path(writer.source).is_dir() else [],
+            inputs=own_folders(writer and writer.source),
         )
         asked = read_jsonl(asked_file, Prompt, unique="id")
         drawn = ("num_completions", "temperature", "top_p", "max_new_tokens", "batch_rows", "seed")
@@ -119,7 +123,7 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
             ANSWERS,
             lambda: _answers(models, asked, run.folder(ANSWERS), attack, progress),
             settings={name: getattr(attack, name) for name in drawn} | models,
-            inputs=[asked_file, *(Path(name) for name in models.values() if Path(name).is_dir())],
+            inputs=[asked_file, *own_folders(*models.values())],
         )
         files = {side: run.folder(ANSWERS) / f"{side}.jsonl" for side in models}
         completions = {side: read_jsonl(file, Completion, unique="id") for side, file in files.items()}
@@ -127,12 +131,14 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
         before = run.folder(JUDGED) / "figures.json"
         if before.is_file() and read_json(before).get("unjudged"):
             run.forget_from(JUDGED, [JUDGED])  # what the judge said nothing of is asked again, and nothing else
-        run.stage(
+        anew = run.stage(
             JUDGED,
             lambda: _judged(asked, completions, models, run, judge, attack, progress),
             settings={"judge": judged_by, "num_resamples": attack.num_resamples, "gated": attack.gate is not None},
             inputs=[*files.values(), *harm_inputs(attack.judge), *([gate] if attack.gate else [])],
         )
+        if anew:
+            shutil.rmtree(run.folder(FAILURES), ignore_errors=True)  # files made of answers or verdicts that are no more
         rows = read_json(run.folder(JUDGED) / "answers.json")
         answers = {side: [Answer(**row) for row in rows[side]] for side in models}
         figures = read_json(run.folder(JUDGED) / "figures.json")
@@ -274,7 +280,11 @@ def _judged(
     answers: dict[str, list[Answer]] = {}
     for number, (side, own) in enumerate(completions.items(), start=1):
         kept = [(one, logprob) for one, logprob in zip(own, logprobs[side], strict=True) if one.prompt_id in both]
-        scores = judge().score([Case(known[one.prompt_id].messages, one.text) for one, _ in kept])
+        asked = [place for place, (one, logprob) in enumerate(kept) if hangs_on_judge(known[one.prompt_id], one, logprob)]
+        scores = [math.nan] * len(kept)
+        cases = [Case(known[kept[place][0].prompt_id].messages, kept[place][0].text) for place in asked]
+        for place, score in zip(asked, judge().score(cases) if cases else [], strict=True):
+            scores[place] = score
         answers[side] = told_apart(prompts, [one for one, _ in kept], scores, judge().threshold, [p for _, p in kept])
         progress("judge", number, len(completions), judge().name)
     silent = {id_ for own in answers.values() for id_ in unjudged(own)}

@@ -29,7 +29,7 @@ from heedful.judging.feedback import Feedback, local_feedback, open_feedback
 from heedful.judging.local import adapter_of
 from heedful.judging.scored import JournaledScore, Score, Texts
 from heedful.models.policy import LanguageModel, load_language_model
-from heedful.models.sources import resolve
+from heedful.models.sources import own_folders, resolve
 from heedful.offline_stage import align_sft
 from heedful.progress import Progress, telling
 from heedful.prompt_files import files_in, gathered
@@ -58,12 +58,16 @@ def revise(
 ) -> Result:
     """prompts: files or bundled:NAME in place of prompts.files. completions: answers to them that are not asked for again.
 
+    Run again, it asks once more for texts that a server did not write.
+
     tune: fine-tune on what was kept. Returns what the pages list. Raises DataError where nothing was kept to learn from.
     """
     progress = telling(output, progress)
     work = _Work(config, output, tuple(prompts) or config.prompts.files or RED_TEAM, completions, progress)
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
+        if _unanswered(config, output / STAGE / RESULT):
+            run.forget_from(STAGE, [STAGE])  # what the server did not answer is asked for again, and nothing else
         if not run.stage(STAGE, work, settings=work.settings, inputs=work.inputs):
             progress(STAGE, 1, 1, "already done")
         found: Result = read_json(output / STAGE / RESULT)
@@ -77,6 +81,12 @@ def revise(
         )
     files = {"completions": [output / STAGE / COMPLETIONS], "prompts": [output / STAGE / PROMPTS]}
     return found | {"sft": align_sft(config, output, progress, **files)}
+
+
+def _unanswered(config: Config, result: Path) -> bool:
+    """Whether a finished stage lacks texts that another try may bring: a local model fails the same way each time."""
+    section = config.revise.feedback
+    return section is not None and section.remote and result.is_file() and read_json(result).get("num_unanswered", 0) > 0
 
 
 def told(found: Result) -> list[str]:
@@ -113,6 +123,7 @@ class _Work:
         section = self.config.revise
         files = [*files_in(self.sources), *self.completions, *files_in(section.helpful_prompts)]
         files += map(Path, section.helpful_completions)
+        files += own_folders(self.config.model.source, section.feedback and section.feedback.source)
         if section.scorer == "reward":
             files += [path for term in self.config.reward.terms for path in local_inputs(term)]
         return files

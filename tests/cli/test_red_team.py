@@ -73,15 +73,19 @@ def test_one_model_and_the_same_command_again(tiny: Path, judge: str, tmp_path: 
     harmful = [row for row in rows if row["attack"] and row["kind"] == "harmful"]
     assert len(harmful) == round(12 * figures["attacks"]["success"]["before"]["estimate"])
     assert all("e" in row["text"] for row in harmful)
+    hanging = [row for row in rows if row["attack"] and row["kind"] in ("harmful", "safe")]
+    assert [row for row in rows if row["score"] is not None] == hanging, "no judge is asked of what it could not change"
     written = (tmp_path / "out" / "answers" / "before.jsonl").stat().st_mtime_ns
     assert found(*words) == figures, "a finished run says the same again"
     assert (tmp_path / "out" / "answers" / "before.jsonl").stat().st_mtime_ns == written, "and samples nothing"
-    shown = attack(*words)
+    shown = attack(*words, "--failures", "prompts")
+    assert (tmp_path / "out" / "failures" / "prompts.jsonl").exists()
     assert max(len(line) for line in shown.stdout.splitlines() if str(tmp_path) not in line) <= 80, shown.stdout
     assert "all (12)" in shown.stdout
     assert "was not measured here" in " ".join(shown.stdout.split())
     other_judge = found(*words[:-4], "--output", tmp_path / "out")
     assert other_judge["judge"]["name"] == "heuristic"
+    assert not (tmp_path / "out" / "failures").exists(), "made of the other judge's verdicts"
     assert (tmp_path / "out" / "answers" / "before.jsonl").stat().st_mtime_ns == written, "another judge reads the same answers"
 
 
@@ -250,7 +254,7 @@ def test_an_answer_of_which_the_judge_says_nothing_is_counted_and_asked_again(
     assert not any(one.kind == "safe" for one in cut.answers["before"]), "the server calls all others harmful"
     assert "the judge said nothing; they are in no figure" in page
     assert (whole.figures["unjudged"], whole.figures["attacks"]["success"]["num_cases"]) == (0, 8)
-    assert again == 8, "both orders of the four answers, and nothing else"
+    assert again == 2 * unjudged, "both orders of each, and nothing else"
 
 
 def test_another_number_of_variants_asks_only_for_what_is_new(tiny: Path, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_a_file_is_read_as_written(tmp_path: Path) -> None:
         ('answer = "Go away."\n', "", 26, "[[examples]] number 1 lacks the key 'answer'"),
         ('name = "mine"\n', "", 1, "the constitution lacks the key 'name'"),
         ("weight = 3", "weight = 0", 19, "number 2: weight = 0: Input should be greater than 0"),
+        ("weight = 3", "weight = 1e308", 19, "number 2: weight = 1e+308: Input should be less than or equal to 1000000"),
         ("weight = 3", "weight = -1.5", 19, "weight = -1.5: Input should be greater than 0"),
         ("weight = 3", 'weight = "3"', 19, "weight = '3': Input should be a valid number"),
         ("weight = 3", "weight = true", 19, "weight = True: Input should be a valid number"),

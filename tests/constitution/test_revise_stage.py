@@ -118,8 +118,26 @@ def test_an_endpoint_that_fails_is_counted_and_asked_again(tmp_path: Path) -> No
         again = revise(
             remote(url, "revise.min_words=5"), tmp_path / "out", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False
         )
-    assert again["num_kept"] == 3
-    assert len(seen) == before + 1
+        assert len(seen) == before + 1
+        mended.clear()
+        other = revise(remote(url), tmp_path / "other", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False)
+        assert other["num_unanswered"] == 1
+        mended.append(True)
+        before = len(seen)
+        same = revise(remote(url), tmp_path / "other", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False)
+        assert len(seen) == before + 1, "the same command asks for what is lacking, and for nothing else"
+    assert again["num_kept"] == same["num_kept"] == 3
+    assert same["num_unanswered"] == 0
+
+
+def test_other_weights_in_the_same_folder_revise_anew(tmp_path: Path) -> None:
+    folder = tiny_model.make(tmp_path / "tiny", context=512)
+    first = revise(local(folder), tmp_path / "out", silent, prompts=[str(red_team(tmp_path, 2))], tune=False)
+    assert first["usage"]["calls"] > 0
+    tiny_model.make(tmp_path / "tiny", context=512, seed=1)
+    second = revise(local(folder), tmp_path / "out", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False)
+    assert second["usage"]["calls"] > 0
+    assert second["usage"]["cached"] == 0
 
 
 @pytest.fixture(scope="module")

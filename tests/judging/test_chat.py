@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from chat_server import Answer, Chats, chat_server, completion, echo
 
 from heedful.config import FeedbackSection
 from heedful.errors import ConfigError, DataError
-from heedful.judging.chat import GIVE_UP
+from heedful.judging.chat import GIVE_UP, NEVER_HEARD
 from heedful.judging.feedback import Feedback, open_feedback
 from heedful.judging.judge import Judge, Pair
 from heedful.judging.writing import Reply, Request
@@ -139,6 +141,19 @@ def test_a_server_that_only_fails_is_given_up() -> None:
     with chat_server(lambda _: (500, "down")) as (url, seen), pytest.raises(DataError, match=r"32 requests in a row"):
         feedback(url, max_retries=0).writer([request(str(n)) for n in range(500)])
     assert GIVE_UP <= len(seen.bodies) < 100
+
+
+def test_an_address_that_nobody_was_ever_heard_from_is_given_up_soon() -> None:
+    """With 16 in flight, each with all its tries, 32 failures would be two rounds of minutes."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen()  # accepts, and says nothing
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        begin = time.monotonic()
+        with pytest.raises(DataError, match=r"no reply within 0\.2 s.*3 requests in a row.*when it answers"):
+            feedback(url, timeout_s=0.2, max_retries=1, in_flight=1).writer([request(str(n)) for n in range(500)])
+    assert time.monotonic() - begin < 3 * 2 * 0.2 + 2
+    assert NEVER_HEARD == 3
 
 
 def test_a_judge_that_never_names_a_letter_is_given_up_too() -> None:

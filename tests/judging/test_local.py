@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from heedful.errors import DataError
 from heedful.judging.judge import question
-from heedful.judging.local import local_letters
+from heedful.judging.local import LocalLetters, local_letters
 from heedful.records import Message
 
 QUESTIONS = [
@@ -42,5 +43,7 @@ def test_the_log_odds_of_the_letters(tiny: Path) -> None:
 
 def test_a_question_that_is_too_long_is_told(tmp_path: Path) -> None:
     short = local_letters(str(tiny_model.make(tmp_path / "short", context=64)))
+    sharp = LocalLetters(short.model, strict=False)([*QUESTIONS, (Message(role="user", content="A?"),)])
+    assert [math.isnan(lean) for lean in sharp] == [True] * len(QUESTIONS) + [False]
     with pytest.raises(DataError, match=r"a question to the judge has \d+ tokens \('.*What is 1.*reads 64\. Leave that"):
         short(QUESTIONS)

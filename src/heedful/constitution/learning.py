@@ -148,6 +148,7 @@ def counts_of(chains: Sequence[Chain]) -> dict[str, Any]:
         "num_answers_given": sum(step.given for step in by_role["answer"]),
         "num_critiques": sum(not step.problem for step in by_role["critique"]),
         "num_without_reply": sum(bool(step.problem) and bool(step.request_hash) for step in steps),
+        "num_unanswered": sum(step.problem not in ("", EMPTY) and bool(step.request_hash) for step in steps),
         "num_without_room": sum(bool(step.problem) and not step.request_hash and not step.given for step in steps),
         "num_critiques_shortened": sum(step.shortened for step in by_role["revision"]),
         "num_examples_left_out": sum(step.examples_left_out for step in steps),

@@ -33,7 +33,9 @@ class Principle(Section):
     )
     good: str = Field("", description="System prompt under which a model gives an answer that keeps to the principle.")
     bad: str = Field("", description="System prompt under which a model gives one that breaks it.")
-    weight: float = Field(1.0, gt=0, description="How often it is drawn, and how much its verdict counts, beside the others.")
+    weight: float = Field(
+        1.0, gt=0, le=1e6, description="How often it is drawn, and how much its verdict counts, beside the others."
+    )
     tags: Names = Field((), description="Values that it serves, such as helpful, honest, harmless.")
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from heedful.judging.judge import Opinion, Pair
 from heedful.judging.scored import PairJudge
 from heedful.records import Completion, Judgement, Preference, Prompt, by_id
 
+UNREADABLE = "no readable opinion"  # of a pair that is left out
 EQUAL = 1e-12  # means of the same probabilities, added up in another order
 
 
@@ -86,7 +87,7 @@ def verdicts(
         for one in own:
             p = one.opinion.probability
             if math.isnan(p):
-                left_out["no readable opinion"] += 1
+                left_out[UNREADABLE] += 1
             elif abs(p - 0.5) < near_tie or p == 0.5:
                 left_out["near tie"] += 1
             else:

@@ -18,6 +18,7 @@ V = TypeVar("V")
 
 IN_FLIGHT = 16
 GIVE_UP = 32  # failures with no success between them: the server is down, and further questions would only wait
+NEVER_HEARD = 3  # questions, each with all its tries, that a server which never said anything may leave without a reply
 # What holds for every request to come: no token, no right, no such address or model.
 LASTING = {401, 402, 403, 404, 405}
 
@@ -34,6 +35,7 @@ class ChatServer:
         self.lock = threading.Lock()
         self.answered = False
         self.failures = 0  # since it last answered
+        self.silences = 0  # failures without any reply, before it first answered
 
     def ask(self, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """What `read` makes of the first choice of the reply. Its tokens are counted, also where it is asked for again."""
@@ -66,8 +68,9 @@ class ChatServer:
         """`work` of each item, in order, `in_flight` at a time; `failed` gives the result of one whose endpoint failed.
 
         kept hears of each result in the calling thread as it comes. Raises DataError where all that follow would fail, too: the
-        server knows no such token or model, or GIVE_UP items failed with no success between them, in this call or over several.
-        From a server that has answered, that it calls some requests wrong (too long, say) is no sign of its being down.
+        server knows no such token or model; GIVE_UP items failed with no success between them, in this call or over several; or
+        NEVER_HEARD items of a server from which nothing has come yet. From a server that has answered, that it calls some
+        requests wrong (too long, say) is no sign of its being down.
         """
         found: dict[int, V] = {}
         waiting = iter(enumerate(items))
@@ -86,7 +89,8 @@ class ChatServer:
                         self.answered, self.failures = True, 0
                     except EndpointError as error:
                         self.failures += error.status is None or not self.answered
-                        if error.status in LASTING or self.failures >= GIVE_UP:
+                        self.silences += error.unheard and not self.answered
+                        if error.status in LASTING or self.failures >= GIVE_UP or self.silences >= NEVER_HEARD:
                             raise self._lost(error) from None
                         found[place] = failed(error)
                         self.usage.invalid += 1

@@ -98,6 +98,7 @@ def open_feedback(
         batch_rows=section.batch_rows,
         calls=journal,
         usage=usage,
+        strict=strict,
     )
 
 
@@ -110,17 +111,20 @@ def local_feedback(
     batch_rows: int = 32,
     calls: Calls | None = None,
     usage: Usage | None = None,
+    strict: bool = False,
 ) -> Feedback:
     """A model that is in memory already. identity: what tells its weights from others', as a folder's hash."""
     usage = usage or Usage()
     identity = f"{identity} {model.dtype} {adapter or 'base'}"
     writer: Writer = LocalWriter(model, adapter, identity=identity, batch_rows=batch_rows, usage=usage)
     if calls is None:
-        return Feedback(name, writer, usage, lambda: LocalLetters(model))
+        return Feedback(name, writer, usage, lambda: LocalLetters(model, strict=strict))
     journal = calls
-    return Feedback(
-        name, Journaled(writer, journal), usage, lambda: JournaledLetters(LocalLetters(model), identity, journal, usage)
-    )
+
+    def letters() -> Ask:
+        return JournaledLetters(LocalLetters(model, strict=strict), identity, journal, usage)
+
+    return Feedback(name, Journaled(writer, journal), usage, letters)
 
 
 def _remote(section: FeedbackSection, calls: Calls | None, usage: Usage, strict: bool, token: str) -> Feedback:

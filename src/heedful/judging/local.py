@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -22,10 +23,14 @@ BATCH_ROWS = 32
 
 
 class LocalLetters:
-    """From questions to log p(A) - log p(B) of a language model, its adapter included."""
+    """From questions to log p(A) - log p(B) of a language model, its adapter included.
 
-    def __init__(self, model: LanguageModel) -> None:
+    A question beyond the context is an error, or NaN where `strict` is False.
+    """
+
+    def __init__(self, model: LanguageModel, *, strict: bool = True) -> None:
         self.model = model
+        self.strict = strict
         self.letters = [model.chat.response_ids(letter, finished=False) for letter in LETTERS]
         if len({len(ids) for ids in self.letters}) > 1 or self.letters[0] == self.letters[1]:
             raise ModelError(f"{model.source}: its tokenizer does not tell the letters A and B apart; take another judge")
@@ -44,19 +49,27 @@ class LocalLetters:
 
     def _leans(self, questions: Sequence[tuple[Message, ...]]) -> list[float]:
         prompts, answers = [], []
-        for messages in questions:
+        leans = [math.nan] * len(questions)
+        read = []
+        for place, messages in enumerate(questions):
             ids = self.model.chat.prompt_ids(messages)
-            if len(ids) + len(self.letters[0]) > self.model.max_tokens:
+            if len(ids) + len(self.letters[0]) <= self.model.max_tokens:
+                read.append(place)
+                prompts += [ids, ids]
+                answers += self.letters
+            elif self.strict:
                 shown = " ".join(messages[-1].content.split())[60:130]
                 raise DataError(
                     f"a question to the judge has {len(ids)} tokens ('...{shown}...'); {self.model.source} reads "
                     f"{self.model.max_tokens}. Leave that prompt out, or take a judge that reads more"
                 )
-            prompts += [ids, ids]
-            answers += self.letters
+        if not read:
+            return leans
         rows = scoring.response_logprobs(self.model, prompts, answers, adapter=adapter_of(self.model))
         sums = [float(row.double().sum()) for row in rows]
-        return [a - b for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        for place, a, b in zip(read, sums[::2], sums[1::2], strict=True):
+            leans[place] = a - b
+        return leans
 
 
 def local_letters(source: str) -> LocalLetters:

@@ -91,6 +91,11 @@ def same_source(one: str, other: str) -> bool:
     return one == other or (place(one) is not None and place(one) == place(other))
 
 
+def own_folders(*sources: str | None) -> list[Path]:
+    """The sources that are folders of the user's: what else they name never changes. A stage lists them among its inputs."""
+    return [folder for source in sources if source and (folder := Path(source).expanduser()).is_dir()]
+
+
 def model_config(source: str) -> dict[str, Any]:
     """What a model's config.json says, of an adapter its base's; no weights are read, and an alias is not fetched."""
     if source in ALIASES:
