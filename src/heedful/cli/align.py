@@ -21,7 +21,7 @@ COMPLETIONS = Annotated[
 ]
 PROMPTS = Annotated[list[Path] | None, typer.Option("--prompts", help="The prompts that were completed. Repeatable.")]
 
-app = typer.Typer(help="Optimise the policy.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()

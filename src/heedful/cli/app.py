@@ -9,25 +9,8 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import (
-    align,
-    both_stages,
-    constitution,
-    contests,
-    data,
-    evaluate,
-    flow,
-    gate,
-    label,
-    persons,
-    prefer,
-    red_team,
-    revise,
-    reward,
-    serve,
-    talk,
-    tictactoe,
-)
+from heedful.cli import consensus, flow, serve, talk
+from heedful.cli.later import add_group
 from heedful.errors import HeedfulError
 
 app = typer.Typer(
@@ -61,21 +44,20 @@ def root(
 flow.register(app)
 talk.register(app)
 serve.register(app)
-app.add_typer(label.app, name="label")
-label.register(app)
-app.add_typer(reward.app, name="reward")
-app.add_typer(align.app, name="align")
-app.add_typer(evaluate.app, name="evaluate")
-contests.register(evaluate.app)
-app.add_typer(constitution.app, name="constitution")
-red_team.register(constitution.app)
-revise.register(constitution.app)
-prefer.register(constitution.app)
-gate.register(constitution.app)
-both_stages.register(constitution.app)
-app.add_typer(data.app, name="data")
-app.add_typer(tictactoe.app, name="tictactoe")
-app.add_typer(persons.app, name="persons")
+consensus.register(app)
+add_group(app, "label", "Judgements: who ranks the completions.")
+add_group(app, "reward", "Rewards: train models of them, ask them, measure them.")
+add_group(app, "align", "Optimise the policy.")
+add_group(app, "evaluate", "Measure models and their completions.", "contests")
+add_group(
+    app,
+    "constitution",
+    "Principles by which a model criticises, revises and compares answers.",
+    *("red_team", "revise", "prefer", "gate", "both_stages"),
+)
+add_group(app, "data", "Public data formats.")
+add_group(app, "tictactoe", "The same learning core on a game small enough to check every line of play.")
+add_group(app, "persons", "Personal rewards: each person's wishes from few labels.")
 
 
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ import typer
 
 from heedful.cli.flow import JSON
 
-app = typer.Typer(help="Principles by which a model criticises, revises and compares answers.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()

@@ -9,7 +9,7 @@ import typer
 
 from heedful.cli.flow import JSON
 
-app = typer.Typer(help="Public data formats.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()

@@ -10,7 +10,7 @@ import typer
 
 from heedful.cli.flow import JSON, run_directory
 
-app = typer.Typer(help="Measure models and their completions.", no_args_is_help=True)
+app = typer.Typer()
 
 COMPLETIONS = Annotated[Path, typer.Option("--completions", help="A file of completions.")]
 AGAINST = Annotated[Path | None, typer.Option("--against", help="Another model's completions of the same prompts.")]

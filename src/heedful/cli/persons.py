@@ -11,7 +11,7 @@ from heedful.cli import persons_data
 from heedful.cli.flow import JSON
 from heedful.cli.persons_data import COMPLETIONS, FOLDER, JUDGEMENTS, PAIRS, PROMPTS, READS, VOTES, record_files
 
-app = typer.Typer(help="Personal rewards: each person's wishes from few labels.", no_args_is_help=True)
+app = typer.Typer()
 persons_data.register(app)
 
 PERSON = Annotated[str, typer.Option("--person", help="Whose wishes; one without labels gets the global model.")]

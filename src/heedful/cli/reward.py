@@ -10,7 +10,7 @@ import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
 
-app = typer.Typer(help="Rewards: train models of them, ask them, measure them.", no_args_is_help=True)
+app = typer.Typer()
 
 PAIRS = Annotated[
     list[Path] | None, typer.Option("--preferences", help="Pairs: own records, TRL columns or HH transcripts. Repeatable.")

@@ -9,7 +9,7 @@ import typer
 
 from heedful.cli.flow import JSON
 
-app = typer.Typer(help="The same learning core on a game small enough to check every line of play.", no_args_is_help=True)
+app = typer.Typer()
 
 OUTPUT = Annotated[Path, typer.Option("--output", help="Folder for checkpoints, metrics and the agent.")]
 SETTINGS = Annotated[list[str] | None, typer.Option("--set", help="Override a setting, as in max_steps=100. Repeatable.")]
