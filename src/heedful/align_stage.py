@@ -39,11 +39,12 @@ def new_method(
     heldout: Sequence[Question],
 ) -> PolicyGradient:
     """config.method on a model, for the loop."""
+    shared: dict[str, int] = {"seed": config.seed, "max_staleness": config.scale.max_staleness}
     if config.method == "rloo":
-        return rloo(model, reward, train, heldout, settings=config.rloo, seed=config.seed)
+        return rloo(model, reward, train, heldout, settings=config.rloo, **shared)
     if config.method == "grpo":
-        return grpo(model, reward, train, heldout, settings=config.grpo, seed=config.seed)
-    return ppo(model, reward, train, heldout, settings=config.ppo, seed=config.seed)
+        return grpo(model, reward, train, heldout, settings=config.grpo, **shared)
+    return ppo(model, reward, train, heldout, settings=config.ppo, **shared)
 
 
 Gold = Callable[[Sequence[Answer]], list[float]]

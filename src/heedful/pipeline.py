@@ -103,7 +103,7 @@ class Pipeline:
         stage(
             config.method,
             self.align,
-            self.settings.model_dump() | self.reward_settings | self.watch_settings,
+            self.align_settings,
             *self.align_inputs,
         )
         # The draws depend on which prompts share a batch.
@@ -120,9 +120,7 @@ class Pipeline:
         name = self.config.method
         self.run.check([name], self.named)
         self.keep_config()
-        self.stage(
-            name, self.align, self.settings.model_dump() | self.reward_settings | self.watch_settings, *self.align_inputs
-        )
+        self.stage(name, self.align, self.align_settings, *self.align_inputs)
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
@@ -171,6 +169,13 @@ class Pipeline:
         """What of the monitor's settings can change the policy; none of the defaults does."""
         section = self.config.monitor
         return {} if section == MonitorSection() else {"monitor": section.model_dump()}
+
+    @property
+    def align_settings(self) -> dict[str, Any]:
+        """What makes the policy: the method's section, the reward, the monitor, and how old the weights that sample may be."""
+        stale = self.config.scale.max_staleness
+        found = self.settings.model_dump() | self.reward_settings | self.watch_settings
+        return found | ({"max_staleness": stale} if stale else {})
 
     @property
     def reward_inputs(self) -> list[Path]:

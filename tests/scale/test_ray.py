@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import threading
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 import small_data
+import stuck
 from command import HEEDFUL, assert_one_paragraph, heedful
 
 from heedful.store import read_metrics, write_jsonl
@@ -43,17 +43,24 @@ def test_two_workers_by_ray_are_two_workers_also_when_an_actor_is_killed(tiny: P
     found = []
     for runner in ("processes", "ray"):
         asked = dpo(tiny, tmp_path, runner, f"scale.runner={runner}", "scale.num_trainers=2", "dpo.checkpoint_every=1")
-        process = subprocess.Popen([*HEEDFUL, *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        stuck = threading.Timer(350, process.kill)
-        stuck.start()
+        temporary, said, result = (tmp_path / f"{runner}-{name}" for name in ("temporary", "said", "result"))
+        temporary.mkdir()
+        # Files and no pipes: Ray's own processes hold these ends a while longer. Its sockets need a short path.
+        environment = os.environ | {"TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
+        with said.open("w") as errors, result.open("w") as output:
+            process = subprocess.Popen([*HEEDFUL, *asked], stdout=output, stderr=errors, env=environment)
+        grows = [said, tmp_path / runner / "metrics.jsonl"]
+
+        def goes_on(process: subprocess.Popen[bytes] = process, until: int = 2 if runner == "ray" else 1000) -> bool:
+            return process.poll() is None and len(read_metrics(tmp_path / "ray")) < until
+
+        stuck.wait(goes_on, process.kill, temporary, *grows)
         if runner == "ray":
-            while process.poll() is None and len(read_metrics(tmp_path / "ray")) < 2:
-                time.sleep(0.05)
             actors = [one for one in psutil.Process(process.pid).children(recursive=True) if "ray::Holder" in one.name()]
             assert len(actors) == 1
             actors[0].kill()
-        stdout, stderr = process.communicate()
-        stuck.cancel()
+        stuck.wait(lambda process=process: process.poll() is None, process.kill, temporary, *grows)  # type: ignore[misc]
+        stdout, stderr = result.read_text(), said.read_text()
         assert process.returncode == 0, stderr
         assert ("worker 1 was ended by SIGKILL" in stderr) == (runner == "ray")
         found.append(json.loads(stdout))

@@ -24,6 +24,7 @@ from heedful.cli import (
     red_team,
     revise,
     reward,
+    scale,
     serve,
     talk,
     tictactoe,
@@ -76,6 +77,7 @@ both_stages.register(constitution.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tictactoe.app, name="tictactoe")
 app.add_typer(persons.app, name="persons")
+app.add_typer(scale.app, name="scale")
 
 
 INTERRUPTED = 130

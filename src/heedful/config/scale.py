@@ -22,6 +22,10 @@ class ScaleSection(Section):
         600.0, gt=0, description="A worker that others have waited for this long counts as lost, and all are started anew."
     )
 
+    max_staleness: int = Field(
+        0, ge=0, le=8, description="Answers of a step are drawn with the weights of so many steps before; 0: with its own."
+    )
+
     @property
     def num_workers(self) -> int:
         return self.num_trainers + self.num_rollout_workers
