@@ -1,9 +1,12 @@
 """What a step of PPO costs, phase by phase. docs/operations.md has the figures.
 
 python benchmarks/scale.py phases [--output FILE]   costs of one worker with one thread, for `heedful scale simulate --costs`
+python benchmarks/scale.py workers [--repeats 3]    tokens a second of one and of two rollout workers, a thread each
+python benchmarks/scale.py runners [--repeats 3]    seconds a step of one worker, by itself and under Ray
 
-The model is smollm2-135m with random prompts, 32 answers of 40 tokens a step and default settings; --model names another. One thread
-computes, and seconds are the processor's.
+The model is smollm2-135m with random prompts, 32 answers of 40 tokens a step and default settings; --model names another. One
+thread computes. Of phases seconds are the processor's; the others are wall time in turns, so that a busy hour meets all alike,
+and want as many idle cores as there are workers.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ import os
 import pickle
 import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -252,15 +258,120 @@ def machine_rates(hidden: int, inner: int, dtype: Any) -> dict[str, float]:
     }
 
 
+def turn(source: str, episodes: int) -> None:
+    """One member of a team, told by its environment, or a process alone: the first prints tokens a second of answers."""
+    from heedful.models.policy import POLICY
+    from heedful.scale.members import ProcessTeam, die_with, this_member
+    from heedful.team import ALONE, Team, together, working_in
+    from heedful.training.rollout import answers_to
+
+    member = this_member()
+    method = new_method(source, episodes)
+    ours: Team = ProcessTeam(member) if member else ALONE
+    if member:
+        die_with(member.parent)
+    with working_in(ours):
+        for number in range(2):  # the first is not counted
+            together(lambda: None, "start")
+            began = time.perf_counter()
+            answers, _ = answers_to(
+                *(method.model, method._questions(number), method.decoding),
+                adapter=POLICY,
+                samples_per_prompt=method.settings.samples_per_prompt,
+                seed=number,
+            )
+            took = time.perf_counter() - began
+    if ours.rank == 0:
+        print(json.dumps({"tokens_per_s": sum(len(one.response_ids) for one in answers) / took}))
+
+
+def tokens_of(workers: int, source: str, episodes: int) -> float:
+    """Tokens a second of so many processes with a thread each."""
+    from heedful.scale.members import Member
+    from heedful.scale.runners import free_port
+
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, __file__, "turn", "--model", source, "--episodes", str(episodes)]
+    processes = []
+    for rank in range(workers):
+        told = Member(rank, workers, 1, address, 600.0, parent=os.getpid()).as_environment() if workers > 1 else {}
+        output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
+        processes.append(subprocess.Popen(command, env=os.environ | told, stdout=output, stderr=subprocess.DEVNULL, text=True))
+    said, _ = processes[0].communicate(timeout=1800)
+    for process in processes[1:]:
+        process.wait(timeout=60)
+    return float(json.loads(said.splitlines()[-1])["tokens_per_s"])
+
+
+def compare_workers(source: str, episodes: int, repeats: int) -> dict[str, Any]:
+    found: dict[str, list[float]] = {"1": [], "2": []}
+    for _ in range(repeats):
+        for workers in found:
+            found[workers].append(tokens_of(int(workers), source, episodes))
+    middle = {workers: statistics.median(rates) for workers, rates in found.items()}
+    return {"tokens_per_s": found, "median": middle, "gain": middle["2"] / middle["1"]}
+
+
+RUNNERS = {"local": ["scale.runner=local"], "ray": ["scale.runner=ray"]}
+CONFIG = """
+[model]
+source = {source!r}
+[prompts]
+num_train = 64
+num_heldout = 4
+[ppo]
+max_steps = 4
+episodes = {episodes}
+checkpoint_every = 100
+eval_every = 100
+[monitor]
+on = false
+"""
+REWARD = """
+def vowels(prompts, completions):
+    return [sum(c in "aeiou" for c in text) / (1 + len(text)) for text in completions]
+"""
+
+
+def step_of(runner: str, source: str, episodes: int) -> float:
+    """Median seconds between the steps that `heedful align ppo` tells, the first not counted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "small.toml").write_text(CONFIG.format(source=source, episodes=episodes))
+        (folder / "reward.py").write_text(REWARD)
+        asked = ["--config", str(folder / "small.toml"), "--reward-model", str(folder / "reward.py:vowels")]
+        settings = [part for text in RUNNERS[runner] for part in ("--set", text)]
+        command = [sys.executable, "-m", "heedful.cli.app", "align", "ppo", *asked, "--output", str(folder / "run"), *settings]
+        subprocess.run(command, check=True, capture_output=True, timeout=3600)
+        rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        return statistics.median(later["time"] - earlier["time"] for earlier, later in pairwise(rows))
+
+
+def compare_runners(source: str, episodes: int, repeats: int) -> dict[str, Any]:
+    found: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
+    for _ in range(repeats):
+        for runner in found:
+            found[runner].append(step_of(runner, source, episodes))
+    middle = {runner: statistics.median(times) for runner, times in found.items()}
+    return {"step_s": found, "median": middle, "overhead": middle["ray"] / middle["local"] - 1}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["phases"])
+    parser.add_argument("what", choices=["phases", "workers", "runners", "turn"])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--steps", type=int, default=3, help="of phases: how many are measured, after one that is not")
     parser.add_argument("--episodes", type=int, default=EPISODES)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
-    found = measure_phases(asked.model, asked.steps, asked.episodes)
+    if asked.what == "turn":
+        turn(asked.model, asked.episodes)
+        return
+    if asked.what == "phases":
+        found = measure_phases(asked.model, asked.steps, asked.episodes)
+    else:
+        found = {"workers": compare_workers, "runners": compare_runners}[asked.what](asked.model, asked.episodes, asked.repeats)
     text = json.dumps(found, indent=1)
     print(text)
     if asked.output:

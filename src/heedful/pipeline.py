@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched
+from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched, vllm_server
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
@@ -173,9 +173,10 @@ class Pipeline:
     @property
     def align_settings(self) -> dict[str, Any]:
         """What makes the policy: the method's section, the reward, the monitor, and how old the weights that sample may be."""
-        stale = self.config.scale.max_staleness
+        scale = self.config.scale
         found = self.settings.model_dump() | self.reward_settings | self.watch_settings
-        return found | ({"max_staleness": stale} if stale else {})
+        found |= {"max_staleness": scale.max_staleness} if scale.max_staleness else {}
+        return found | ({"sampler": "vllm"} if scale.vllm_url else {})
 
     @property
     def reward_inputs(self) -> list[Path]:
@@ -321,6 +322,8 @@ class Pipeline:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
         method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
+        if server := vllm_server(self.config, self.path / self.config.method / "adapters"):
+            method.ask_server(server)
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
         policy_gradient.save(method, self.policy_folder, policy_version=version)

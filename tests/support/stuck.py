@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,23 +21,21 @@ def wait(alive: Callable[[], bool], kill: Callable[[], None], temporary: Path, *
     seen, since = "", time.monotonic()
     while alive():
         time.sleep(0.1)
-        places = sorted(temporary.glob("heedful-team-*/places-*"), key=lambda folder: folder.name)
-        signs = repr([_text(file) for folder in places for file in sorted(folder.iterdir())] + [_size(one) for one in others])
+        signs = _signs(temporary, others)
         if signs != seen:
             seen, since = signs, time.monotonic()
         elif time.monotonic() - since > limit_s:
+            places = sorted(temporary.glob("heedful-team-*/places-*"), key=lambda folder: folder.stat().st_mtime)
             said = read_places(places[-1]) if places else {}
             kill()
             where = "; ".join(f"worker {rank} at {place}" for rank, place in said.items()) or "before any worker began"
             pytest.fail(f"stuck: no step for {limit_s:g} s, {where}")
 
 
-def _text(file: Path) -> str:
+def _signs(temporary: Path, others: Sequence[Path]) -> str:
+    """What changes when somebody makes a step."""
     try:
-        return file.read_text(encoding="utf-8")
-    except OSError:  # of a team that has ended
-        return ""
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
+        words = [file.read_text(encoding="utf-8") for file in sorted(temporary.glob("heedful-team-*/places-*/*"))]
+    except OSError:  # a team has just ended
+        words = [str(time.monotonic())]
+    return repr(words + [file.stat().st_size if file.exists() else 0 for file in others])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from heedful.training.rollout import (
     require_finite_rewards,
 )
 from heedful.training.stale import StaleSampler, collect_stale
+from heedful.training.vllm import VllmServer
 from heedful.training.watch import Watch
 
 STALE_RATIO_CAP = 2.0  # of tokens that older weights drew, where sampler_ratio_cap sets none
@@ -82,16 +84,20 @@ class PolicyGradient:
         self.ratio_cap = settings.sampler_ratio_cap or (STALE_RATIO_CAP if max_staleness else 0.0)
         self.sampler: StaleSampler | None = None
         if max_staleness:
-            self.sampler = StaleSampler(
-                model,
-                self.decoding,
-                self._questions,
-                settings.samples_per_prompt,
-                self._draws,
-                max_staleness,
-                settings.max_steps,
-            )
-            self.sampler.add_adapter(settings.lora)
+            self.sampler = self._new_sampler(max_staleness)
+
+    def _new_sampler(self, max_staleness: int) -> StaleSampler:
+        each, most = self.settings.samples_per_prompt, self.settings.max_steps
+        found = StaleSampler(self.model, self.decoding, self._questions, each, self._draws, max_staleness, most)
+        found.add_adapter(self.settings.lora)
+        return found
+
+    def ask_server(self, server: VllmServer) -> None:
+        """Answers are drawn by a server from now on."""
+        self.ratio_cap = self.ratio_cap or STALE_RATIO_CAP
+        self.sampler = self.sampler or self._new_sampler(0)
+        self.sampler.server = server
+        self.update = replace(self.update, stale=True)
 
     def _draws(self, step: int) -> int:
         """The seed of a step's answers."""

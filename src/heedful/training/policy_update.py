@@ -82,6 +82,7 @@ class PolicyUpdate:
                 sums = self._accumulate(rollouts, batch, chosen, kl_coef)
                 if updates == 0:
                     gap = sums["sampler_gap"]  # of the first optimiser batch, which nothing has been learned from
+                    # Of stale answers the sampler compares what it has read again with the weights that drew.
                     if not self.stale:
                         require_same_weights(gap, self.model.dtype, step)
                 norms += self.optimiser.update()

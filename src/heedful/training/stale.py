@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ from heedful.training.rollout import (
     require_same_weights,
     tensors_digest,
 )
+from heedful.training.vllm import VllmServer
 
 SAMPLER = "sampler"  # the adapter that draws: a copy of the policy as it was
 CHECKED = 4  # answers of a step whose log-probs are computed again with the weights that they are said to come of
@@ -66,9 +68,11 @@ class StaleSampler:
     seed: Callable[[int], int]
     max_staleness: int
     max_steps: int
+    server: VllmServer | None = None
     held: dict[int, list[Tensor]] = field(default_factory=dict)
     waiting: dict[int, Future[list[Drawn]]] = field(default_factory=dict)
     pool: ThreadPoolExecutor | None = None
+    written: dict[int, Path] = field(default_factory=dict)  # adapters, for the server
 
     def add_adapter(self, lora: LoraSection) -> None:
         """Gives the model a second adapter of the policy's form."""
@@ -78,7 +82,11 @@ class StaleSampler:
 
     @property
     def ahead(self) -> bool:
-        """Whether this process draws beside its other work: a rollout worker, where two can read the model at once."""
+        """Whether this process draws beside its other work: a rollout worker, where two can read the model at once, or with a
+        server the first worker.
+        """
+        if self.server:
+            return team().rank == 0
         return team().rank >= team().num_trainers and self.model.trunk(SAMPLER) is not None
 
     def begins(self, step: int) -> None:
@@ -86,12 +94,17 @@ class StaleSampler:
         tensors = [tensor.detach().clone() for tensor in self.model.adapter_parameters(POLICY).values()]
         self.held = {version: kept for version, kept in self.held.items() if step - self.max_staleness <= version < step}
         self.held[step] = tensors
+        if self.server and team().rank == 0:
+            for version, kept in self.held.items():  # more than the newest where a run was resumed
+                if version not in self.written:
+                    self.take(version)
+                    self.written[version] = self.server.write(self.model, SAMPLER, version, tensors_digest(kept))
         if not self.ahead:
             return
         self.pool = self.pool or ThreadPoolExecutor(1, "sampler")
         for later in range(step, min(self.max_steps, step + self.max_staleness + 1)):
             if later not in self.waiting and self.version(later) is not None:
-                places = self.shares(later)[team().rank - team().num_trainers]
+                places = self.mine(later)
                 self.waiting[later] = self.pool.submit(self.draw, later, places)
 
     def version(self, step: int) -> int | None:
@@ -99,16 +112,21 @@ class StaleSampler:
         oldest = max(0, step - self.max_staleness)
         return min((version for version in self.held if oldest <= version <= step), default=None)
 
-    def shares(self, step: int) -> list[list[int]]:
+    def mine(self, step: int) -> list[int]:
+        """Numbers of the questions that this process draws ahead, as `shared` will deal them."""
         ours = team()
+        if self.server:
+            return list(range(len(self.questions(step))))
         prompts = [question.ids for question in self.questions(step)]
         costs = decoding_costs(prompts, self.decoding, self.samples_per_prompt)
-        return spread(costs, ours.size - ours.num_trainers or ours.size)
+        return spread(costs, ours.size - ours.num_trainers)[ours.rank - ours.num_trainers]
 
     def draw(self, step: int, places: Sequence[int]) -> list[Drawn]:
         """The answers to some of a step's questions, by this process."""
         version = self.version(step)
         assert version is not None, f"step {step} is drawn before there are weights for it"
+        if self.server:
+            return self.drawn_by(self.server, step, version)
         self.take(version)
         answers, drawn = answers_to(
             self.model,
@@ -126,6 +144,26 @@ class StaleSampler:
         for start in range(0, len(answers), each):
             logprobs = [response.logprobs for response in drawn[start : start + each]]
             found.append(Drawn(answers[start : start + each], logprobs, version, digest))
+        return found
+
+    def drawn_by(self, server: VllmServer, step: int, version: int) -> list[Drawn]:
+        """All answers of a step, by the server."""
+        questions, chat = self.questions(step), self.model.chat
+        sampled = server.sample(
+            self.written[version],
+            [question.ids for question in questions],
+            self.decoding,
+            samples_per_prompt=self.samples_per_prompt,
+            seed=self.seed(step),
+            stop_ids=chat.eos_ids,
+        )
+        digest, found = tensors_digest(self.held[version]), []
+        for question, responses in zip(questions, sampled, strict=True):
+            said = [
+                Answer(question.messages, chat.text(one.ids), question.ids, one.ids, chat.finished(one.ids))
+                for one in responses
+            ]
+            found.append(Drawn(said, [one.logprobs for one in responses], version, digest))
         return found
 
     def take(self, version: int) -> None:
@@ -165,13 +203,16 @@ def collect_stale(
     require_one_policy(model, step)
     questions = sampler.questions(step)
     costs = decoding_costs([question.ids for question in questions], sampler.decoding, sampler.samples_per_prompt)
-    trainers = ours.num_trainers if ours.size > ours.num_trainers else 0
-    drawn = shared(costs, lambda places: sampler.finished(step, places), "rollouts", skip=trainers)
+    among: dict[str, int] = {"skip": ours.num_trainers} if ours.size > ours.num_trainers else {}
+    if sampler.server:
+        among = {"members": 1}  # who asks the server
+    drawn = shared(costs, lambda places: sampler.finished(step, places), "rollouts", **among)
     version = require_known_weights(sampler, drawn, step)
     answers = [answer for one in drawn for answer in one.answers]
     logprobs = [row for one in drawn for row in one.logprobs]
     gap = together(lambda: sampler_gap(sampler, answers, logprobs, version) if ours.rank == 0 else 0.0, "sampler's weights")[0]
-    require_same_weights(gap, model.dtype, version)
+    # A server rounds as it likes.
+    require_same_weights(gap, torch.bfloat16 if sampler.server else model.dtype, version)
     scored = score_responses(
         model,
         [answer.prompt_ids for answer in answers],
