@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import Config, PolicySection
+from heedful.endpoint import token_in
 from heedful.errors import ConfigError
 from heedful.evaluation.monitor import Monitor
 from heedful.evaluation.refusal import side_of
@@ -24,6 +25,7 @@ from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.ppo import ppo
 from heedful.training.rloo import rloo
 from heedful.training.rollout import Question, RewardFunction
+from heedful.training.vllm import VllmServer
 
 
 def settings_of(config: Config) -> PolicySection:
@@ -39,11 +41,28 @@ def new_method(
     heldout: Sequence[Question],
 ) -> PolicyGradient:
     """config.method on a model, for the loop."""
+    shared: dict[str, int] = {"seed": config.seed, "max_staleness": config.scale.max_staleness}
     if config.method == "rloo":
-        return rloo(model, reward, train, heldout, settings=config.rloo, seed=config.seed)
+        return rloo(model, reward, train, heldout, settings=config.rloo, **shared)
     if config.method == "grpo":
-        return grpo(model, reward, train, heldout, settings=config.grpo, seed=config.seed)
-    return ppo(model, reward, train, heldout, settings=config.ppo, seed=config.seed)
+        return grpo(model, reward, train, heldout, settings=config.grpo, **shared)
+    return ppo(model, reward, train, heldout, settings=config.ppo, **shared)
+
+
+def vllm_server(config: Config, folder: Path) -> VllmServer | None:
+    """The server that draws answers, where there is one. folder: for adapters, where the configuration names none."""
+    scale = config.scale
+    if not scale.vllm_url:
+        return None
+    place = Path(scale.vllm_folder) if scale.vllm_folder else folder
+    place.mkdir(parents=True, exist_ok=True)
+    return VllmServer(
+        scale.vllm_url,
+        scale.vllm_model or config.model.source,
+        place,
+        timeout_s=scale.deadline_s,
+        token=token_in(scale.vllm_token_env, "scale.vllm_token_env"),
+    )
 
 
 Gold = Callable[[Sequence[Answer]], list[float]]

@@ -68,12 +68,12 @@ class RateLimit:
 
 
 class Endpoint:
-    """One URL to which JSON is posted; threads may share it.
+    """One URL to which JSON is posted, or that is got where the body is None; threads may share it.
 
     timeout_s bounds a whole request, its reply included. The n-th retry comes after backoff_s * 2^(n-1) seconds, or after what
     the server's Retry-After says, 60 at most. token: sent as "Authorization: Bearer". requests_a_minute: most that are begun,
     retries with them; 0: no limit. sleep: for tests. num_retries counts requests that were sent again. `stop` is set by whoever
-    gives the work up: then nothing is sent any more.
+    gives the work up: then nothing is sent any more. plain: a reply is text and no JSON.
     """
 
     def __init__(
@@ -86,8 +86,10 @@ class Endpoint:
         token: str = "",
         requests_a_minute: float = 0.0,
         sleep: Callable[[float], object] | None = None,
+        plain: bool = False,
     ) -> None:
         self.url = url
+        self.plain = plain
         self.limit = RateLimit(requests_a_minute)
         self.stop = threading.Event()
         self.timeout_s = timeout_s
@@ -126,7 +128,7 @@ class Endpoint:
             raise EndpointError(f"{self.url}: the work was given up")
         deadline = time.monotonic() + self.timeout_s
         try:
-            with self.client.stream("POST", self.url, json=body) as response:
+            with self.client.stream("GET" if body is None else "POST", self.url, json=body) as response:
                 text = self._read(response, deadline)
         except httpx2.TimeoutException:
             raise PassingError(f"{self.url}: no reply within {self.timeout_s:g} s", unheard=True) from None
@@ -143,6 +145,8 @@ class Endpoint:
                 "again. Check the address and what it expects",
                 status,
             )
+        if self.plain:
+            return text
         try:
             return json.loads(text)
         except ValueError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import __version__
-from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched
+from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched, vllm_server
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
@@ -103,7 +103,7 @@ class Pipeline:
         stage(
             config.method,
             self.align,
-            self.settings.model_dump() | self.reward_settings | self.watch_settings,
+            self.align_settings,
             *self.align_inputs,
         )
         # The draws depend on which prompts share a batch.
@@ -120,9 +120,7 @@ class Pipeline:
         name = self.config.method
         self.run.check([name], self.named)
         self.keep_config()
-        self.stage(
-            name, self.align, self.settings.model_dump() | self.reward_settings | self.watch_settings, *self.align_inputs
-        )
+        self.stage(name, self.align, self.align_settings, *self.align_inputs)
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
@@ -171,6 +169,14 @@ class Pipeline:
         """What of the monitor's settings can change the policy; none of the defaults does."""
         section = self.config.monitor
         return {} if section == MonitorSection() else {"monitor": section.model_dump()}
+
+    @property
+    def align_settings(self) -> dict[str, Any]:
+        """What makes the policy: the method's section, the reward, the monitor, and how old the weights that sample may be."""
+        scale = self.config.scale
+        found = self.settings.model_dump() | self.reward_settings | self.watch_settings
+        found |= {"max_staleness": scale.max_staleness} if scale.max_staleness else {}
+        return found | ({"sampler": "vllm"} if scale.vllm_url else {})
 
     @property
     def reward_inputs(self) -> list[Path]:
@@ -316,6 +322,8 @@ class Pipeline:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
         method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
+        if server := vllm_server(self.config, self.path / self.config.method / "adapters"):
+            method.ask_server(server)
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
         policy_gradient.save(method, self.policy_folder, policy_version=version)

@@ -7,6 +7,7 @@ directory, asks what lies outside (functions, addresses) and speaks to the user.
 
 from __future__ import annotations
 
+import heapq
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,22 +113,29 @@ def once(work: Callable[[], T], at: str) -> T:
     return together(lambda: work() if rank == 0 else None, at)[0]  # type: ignore[return-value]
 
 
-def shared(costs: Sequence[int], work: Callable[[list[int]], Sequence[T]], at: str, *, members: int | None = None) -> list[T]:
+def shared(
+    costs: Sequence[int],
+    work: Callable[[list[int]], Sequence[T]],
+    at: str,
+    *,
+    members: int | None = None,
+    skip: int = 0,
+) -> list[T]:
     """One result for each piece of work, in order, each computed by one member.
 
     costs: of each piece; members get about as much each. work: of the pieces with these numbers, their results. members: how
-    many take part, the first of the team; by default all of it.
+    many take part, the first of the team; by default all of it. skip: so many of those do not, again the first.
     """
     ours = team()
     if ours.size == 1:
         return list(work(list(range(len(costs)))))
-    shares = spread(costs, min(members or ours.size, ours.size))
-    mine = shares[ours.rank] if ours.rank < len(shares) else []
+    shares = spread(costs, min(members or ours.size, ours.size) - skip)
+    mine = shares[ours.rank - skip] if skip <= ours.rank < skip + len(shares) else []
     # The costs travel along: members that see other work would put results together that do not belong together.
     rows = together(lambda: (tuple(costs), list(work(mine)) if mine else []), at)
     assert all(seen == tuple(costs) for seen, _ in rows), f"{at}: members of the team see different work"
     found: dict[int, T] = {}
-    for places, (_, values) in zip(shares, rows[: len(shares)], strict=True):
+    for places, (_, values) in zip(shares, rows[skip : skip + len(shares)], strict=True):
         found |= dict(zip(places, values, strict=True))
     return [found[i] for i in range(len(costs))]
 
@@ -135,11 +143,11 @@ def shared(costs: Sequence[int], work: Callable[[list[int]], Sequence[T]], at: s
 def spread(costs: Sequence[int], count: int) -> list[list[int]]:
     """The pieces in `count` shares of about equal cost: the dearest first, each to the share that has least. Each in order."""
     shares: list[list[int]] = [[] for _ in range(count)]
-    laden = [0] * count
+    laden = [(0, k) for k in range(count)]  # a heap: what each share has so far
     for i in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        least = min(range(count), key=lambda k: (laden[k], k))
+        load, least = laden[0]
         shares[least].append(i)
-        laden[least] += costs[i]
+        heapq.heapreplace(laden, (load + costs[i], least))
     return [sorted(share) for share in shares]
 
 

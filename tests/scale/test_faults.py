@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import stuck
 import torch
 from safetensors.torch import load_file
 
@@ -24,7 +25,7 @@ from heedful.store import read_metrics
 pytestmark = pytest.mark.timeout(400)
 # Six steps of sums in another order, beside weights of 0.2.
 SAME_WEIGHTS = 1e-5
-LIMIT_S = 250.0  # after which a run that is stuck is ended: each takes some seconds on an idle machine
+LIMIT_S = 60.0  # after which a run that makes no step is ended, see stuck.py
 SHORT_S = 15
 SUPPORT = Path(__file__).parents[1] / "support"
 CONFIG = """
@@ -47,7 +48,7 @@ rank = 4
 layers = 2
 [scale]
 num_trainers = 2
-deadline_s = 200
+deadline_s = 50
 """
 REWARD = """
 def vowels(prompts, completions):
@@ -65,6 +66,9 @@ class Project:
         (folder / "small.toml").write_text(CONFIG.format(model=str(model)))
         (folder / "reward.py").write_text(REWARD.format(log=str(folder / "asked")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]), "OMP_NUM_THREADS": "1"}
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        environment["TMPDIR"] = str(self.temporary)
         self.process = subprocess.Popen(
             [sys.executable, SUPPORT / "faulty.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -86,15 +90,29 @@ class Project:
         self.process.stdin.flush()
         return psutil.Process(int(self._line()))
 
-    def finish(self, output: str, driver: psutil.Process, code: int = 0) -> str:
+    def finish(self, output: str, driver: psutil.Process, code: int = 0, limit_s: float = LIMIT_S) -> str:
         """What was said, once it has ended with this code. Who is stuck is ended."""
-        stuck = threading.Timer(LIMIT_S, driver.kill)
-        stuck.start()
-        ended = int(self._line())
-        stuck.cancel()
+        ended: list[int] = []
+        reader = threading.Thread(target=lambda: ended.append(int(self._line())), daemon=True)
+        reader.start()
+        grows = [self.said(output), self.folder / output / "metrics.jsonl"]
+        try:
+            stuck.wait(reader.is_alive, driver.kill, self.temporary, *grows, limit_s=limit_s)
+        finally:
+            reader.join(timeout=20)
         said = self.said(output).read_text()
-        assert ended == code, said[-3000:]
+        assert ended == [code], said[-3000:]
         return said
+
+    def after(self, output: str, driver: psutil.Process, steps: int) -> list[psutil.Process]:
+        """The driver's workers, as soon as so many steps are told."""
+        workers: list[psutil.Process] = []
+        end = time.monotonic() + LIMIT_S
+        while len(self.metrics(output)) < steps:
+            assert time.monotonic() < end, "no step was taken"
+            workers = driver.children()
+            time.sleep(0.02)
+        return workers
 
     def said(self, output: str) -> Path:
         return self.folder / f"{output}.said"
@@ -152,21 +170,47 @@ def test_a_worker_that_dies_each_time_ends_the_run_with_one_paragraph(project: P
     assert "Traceback" not in said
 
 
-def test_a_killed_driver_leaves_nobody_and_one_worker_goes_on_alone(project: Project) -> None:
-    """Its workers end with it; the same command with another number of workers resumes, close to the run of two."""
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(project: Project) -> None:
+    """No file may grow beyond 4 kB from the third checkpoint on: the second is whole, and the same command ends as ever."""
+    faults = [{"rank": 0, "place": "checkpoint", "step": 2, "largest_file": 4096}]
+    said = project.finish("full", project.start("full", faults=faults), code=1)
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "ppo/checkpoint.pt: cannot be written (File too large). Free space" in error
+    assert "all workers start anew" not in said
+    checkpoint = project.folder / "full" / "ppo" / "checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["run"]["step"] == 2
+    assert [file.name for file in checkpoint.parent.iterdir() if file.name.endswith(".tmp")] == []
+    project.finish("full", project.start("full"))
+    assert project.metrics("full") == project.metrics("undisturbed")
+    one, other = project.policy("undisturbed"), project.policy("full")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_team_that_is_stuck_is_ended_by_the_suite_which_says_where(project: Project) -> None:
+    """Both workers stand still, and the deadline, which one of them would have to see, is of no use."""
+    faults = [{"rank": rank, "place": "rollout", "step": 1, "signal": signal.SIGSTOP} for rank in (0, 1)]
+    driver = project.start("hung", faults=faults)
+    with pytest.raises(
+        pytest.fail.Exception, match=r"stuck: no step for 8 s, worker 0 at step 1: .*; worker 1 at step 1: roll"
+    ):
+        project.finish("hung", driver, limit_s=8.0)
+    assert not driver.is_running()
+
+
+def test_a_killed_driver_leaves_nobody_and_one_worker_goes_on_and_then_two_again(project: Project) -> None:
+    """Its workers end with it. One worker goes on from their checkpoint, two from its: close to the undisturbed run of two."""
     driver = project.start("orphaned")
-    workers: list[psutil.Process] = []
-    end = time.monotonic() + LIMIT_S
-    while len(project.metrics("orphaned")) < 2:
-        assert time.monotonic() < end, "no step was taken"
-        workers = driver.children()
-        time.sleep(0.02)
+    workers = project.after("orphaned", driver, 1)
     driver.kill()
     assert len(workers) == 2
     gone, alive = psutil.wait_procs(workers, timeout=20)
     assert (len(gone), alive) == (2, [])
     project.finish("orphaned", driver, code=-signal.SIGKILL)
-    project.finish("orphaned", project.start("orphaned", "--set", "scale.num_trainers=1"))
+    alone = project.start("orphaned", "--set", "scale.num_trainers=1")
+    assert project.after("orphaned", alone, 3) == []
+    alone.kill()
+    project.finish("orphaned", alone, code=-signal.SIGKILL)
+    project.finish("orphaned", project.start("orphaned"))
     assert [row["step"] for row in project.metrics("orphaned")] == [0, 1, 2, 3]
     one, other = project.policy("undisturbed"), project.policy("orphaned")
     for name in one:

@@ -1,7 +1,8 @@
 """heedful's command line with faults in it, from a process that has loaded everything once: real workers, and real signals.
 
 On stdin a line of JSON for each command: {arguments, faults, done, said}. Back come the process that looks after the workers,
-and, when it has ended, its exit code. Faults are {rank, place, step, signal}; each happens once: the folder `done` remembers.
+and, when it has ended, its exit code. Faults are {rank, place, step} with a signal, or with the size
+of the largest file that may be written from there on; each happens once: the folder `done` remembers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -86,7 +88,10 @@ def strike(place: str) -> None:
         mark = Path(TOLD["done"]) / str(number)
         if member and fault["place"] == place and fault["rank"] == member.rank and fault["step"] == STEP and not mark.exists():
             mark.touch()
-            os.kill(os.getpid(), fault["signal"])
+            if "largest_file" in fault:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (fault["largest_file"], resource.RLIM_INFINITY))
+            else:
+                os.kill(os.getpid(), fault["signal"])
 
 
 def before(owner: Any, name: str, place: str) -> None:

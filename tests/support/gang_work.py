@@ -43,13 +43,14 @@ def letters(answers: Sequence[Answer]) -> list[float]:
     return [float(len(answer.text) % 5) + answer.text.count("e") for answer in answers]
 
 
-def online(tiny: str, name: str) -> PolicyGradient:
+def online(tiny: str, name: str, max_staleness: int = 0) -> PolicyGradient:
     model = load_language_model(tiny, dtype=torch.float32, device=CPU)
     said = [(Message(role="user", content=text),) for text in TEXTS]
     questions = [Question(f"p{i}", messages, model.chat.prompt_ids(messages)) for i, messages in enumerate(said)]
     shape = {"episodes": 12, "samples_per_prompt": 2, "max_new_tokens": 10, "learning_rate": 0.01, "warmup_steps": 0}
     own: dict[str, Any] = {"critic_warmup_steps": 0} if name == "ppo" else {}
-    config = Config.model_validate({"method": name, name: shape | own | {"lora": {"rank": 4, "layers": 2}}})
+    lora = {"lora": {"rank": 4, "layers": 2}}
+    config = Config.model_validate({"method": name, name: shape | own | lora, "scale": {"max_staleness": max_staleness}})
     return new_method(config, model, letters, questions, questions[:3])
 
 
@@ -116,6 +117,30 @@ def stale(tiny: str, handshake: bool) -> None:
             method.step(step)
     finally:
         rollout.weights_digest = digest
+
+
+def stale_steps(tiny: str, count: int) -> tuple[list[torch.Tensor], list[list[list[int]]], int]:
+    """The policy after `count` steps of answers that are a step old, those answers, and how often this process drew any."""
+    method = online(tiny, "ppo", max_staleness=1)
+    assert method.sampler
+    answers, drew = [], [0]
+    inner, draw = method._rollouts, method.sampler.draw
+
+    def listening(step: int) -> Any:
+        found, staleness = inner(step)
+        answers.append([one.answer.response_ids for one in found])
+        assert staleness == min(step, 1)
+        return found, staleness
+
+    def counting(step: int, places: Sequence[int]) -> Any:
+        drew[0] += bool(places)
+        return draw(step, places)
+
+    method._rollouts, method.sampler.draw = listening, counting  # type: ignore[method-assign]
+    for step in range(count):
+        method.step(step)
+    method.sampler.forget()
+    return [tensor.detach().clone() for tensor in method.model.adapter_parameters("policy").values()], answers, drew[0]
 
 
 def sharded(folder: str) -> tuple[list[torch.Tensor], float, bool]:

@@ -32,7 +32,7 @@ LISTS = (
     "revise.helpful_prompts",
     "revise.helpful_completions",
 )
-FILES = (*LISTS, "label.judgements")
+FILES = (*LISTS, "label.judgements", "scale.vllm_folder")
 MODELS = ("model.source", "reward.model", "prefer.policy")
 CONSTITUTIONS = ("prefer.constitution", "revise.constitution")  # a file, or BUNDLED
 TERMS = "reward.terms"

@@ -22,6 +22,17 @@ class ScaleSection(Section):
         600.0, gt=0, description="A worker that others have waited for this long counts as lost, and all are started anew."
     )
 
+    max_staleness: int = Field(
+        0, ge=0, le=8, description="Answers of a step are drawn with the weights of so many steps before; 0: with its own."
+    )
+
+    vllm_url: str = Field(
+        "", description="Of a vLLM server that draws the answers, such as http://HOST:8000; empty: workers do."
+    )
+    vllm_model: str = Field("", description="The model's name at that server; empty: model.source.")
+    vllm_folder: str = Field("", description="Where each step's adapter is written for it; empty: in the run directory.")
+    vllm_token_env: str = Field("", description="Environment variable that holds the server's token.")
+
     @property
     def num_workers(self) -> int:
         return self.num_trainers + self.num_rollout_workers
@@ -32,4 +43,8 @@ class ScaleSection(Section):
             raise ValueError(f"runner = 'local' is one process and cannot hold {self.num_workers} workers; use 'processes'")
         if self.address and self.runner != "ray":
             raise ValueError(f"address = {self.address!r} is that of a Ray cluster, and runner = {self.runner!r}; use 'ray'")
+        if self.vllm_url and not self.vllm_url.startswith(("http://", "https://")):
+            raise ValueError(f"vllm_url = {self.vllm_url!r} is no address; it begins with http:// or https://")
+        if not self.vllm_url and (self.vllm_model or self.vllm_folder or self.vllm_token_env):
+            raise ValueError("vllm_model, vllm_folder and vllm_token_env say something of a server; name it by vllm_url")
         return self

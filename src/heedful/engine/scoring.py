@@ -68,11 +68,12 @@ def score_responses(
     temperature: float,
     value_head: Callable[[Tensor], Tensor] | None = None,
     hidden: Sequence[Tensor | None] | None = None,
+    members: int | None = None,
 ) -> list[ScoredResponse]:
     """Policy and reference on the same tokens, in order. Log-probs in nats at the temperature; KL(policy || reference).
 
     Members of a team share the batches. hidden: the policy's states (T, D) before each response token, as the sampler kept
-    them; where all are there, the policy reads nothing again.
+    them; where all are there, the policy reads nothing again. members: as of `shared`.
     """
     kept = [] if hidden is None else [row for row in hidden if row is not None]
     found: list[ScoredResponse | None] = [None] * len(prompts)
@@ -90,7 +91,8 @@ def score_responses(
         values_N = value_head(hidden_ND) if value_head is not None else torch.zeros_like(both.logprobs_N)
         columns = [both.logprobs_N, both.ref_logprobs_N, both.entropy_N, both.kl_policy_ref_N, values_N]
         parts = [torch.split(column.cpu(), [len(row) for row in rows]) for column in columns]
-        return [ScoredResponse(*(part[place] for part in parts)) for place in range(len(batch))]
+        # Tensors of their own: a view takes its whole batch along to another worker.
+        return [ScoredResponse(*(part[place].clone() for part in parts)) for place in range(len(batch))]
 
     costs = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     batches = packed_batches(prompts, responses, batch_room(costs))
@@ -98,6 +100,7 @@ def score_responses(
         [sum(costs[i] for i in batch) for batch in batches],
         lambda places: [score(batches[place]) for place in places],
         "scores",
+        members=members,
     )
     for batch, scores in zip(batches, by_batch, strict=True):
         for i, one in zip(batch, scores, strict=True):

@@ -66,6 +66,8 @@ class RayRunner:
         here: dict[str, Any] = (
             {"ignore_reinit_error": True} if section.address else {"num_cpus": section.num_workers, "include_dashboard": False}
         )
+        # Ray tells of lost workers on standard output, which is member 0's alone; that one has it from the process itself.
+        sys.stdout = sys.stderr
         ray.init(address=section.address or None, logging_level="ERROR", log_to_driver=False, **here)
         self.kind = "GPU" if visible_gpus() else "CPU"
         self._require_room()

@@ -34,9 +34,12 @@ def grpo(
     *,
     settings: GRPOSection,
     seed: int,
+    max_staleness: int = 0,
 ) -> PolicyGradient:
-    """The method, for the loop."""
+    """The method, for the loop. max_staleness: see `PolicyGradient`."""
     recipe = Recipe(
         "grpo", lambda batch, _: estimate(batch, settings), average=AVERAGES[settings.variant], kl_in_loss=settings.kl_coef > 0
     )
-    return PolicyGradient(model, reward, train, heldout, recipe=recipe, settings=settings, seed=seed)
+    return PolicyGradient(
+        model, reward, train, heldout, recipe=recipe, settings=settings, seed=seed, max_staleness=max_staleness
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,19 @@ from heedful.training.rollout import (
     measured_by,
     require_finite_rewards,
 )
+from heedful.training.stale import StaleSampler, collect_stale
+from heedful.training.vllm import VllmServer
 from heedful.training.watch import Watch
 
+STALE_RATIO_CAP = 2.0  # of tokens that older weights drew, where sampler_ratio_cap sets none
 MOST_RAISED = 100.0  # times kl_coef, that a monitor raises the coefficient to
 
 
 class PolicyGradient:
-    """The method for the loop. settings: what all sections share; a method's own are in its recipe and its critic."""
+    """The method for the loop. settings: what all sections share; a method's own are in its recipe and its critic.
+
+    max_staleness: how many steps ago the weights began that draw a step's answers (stale.py); 0: the step's own.
+    """
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class PolicyGradient:
         settings: PolicySection,
         seed: int,
         critic: Critic | None = None,
+        max_staleness: int = 0,
     ) -> None:
         self.watch: Watch | None = None  # a hacking monitor, given by whoever runs the method
         add_policy(model, settings.lora, seed)
@@ -72,7 +80,28 @@ class PolicyGradient:
         if critic:
             groups["value"] = (dict(critic.head.named_parameters()), critic.learning_rate)
         self.optimiser = Optimiser(groups, max_grad_norm=settings.max_grad_norm)
-        self.update = PolicyUpdate(model, self.optimiser, recipe, settings, seed, critic)
+        self.update = PolicyUpdate(model, self.optimiser, recipe, settings, seed, critic, stale=max_staleness > 0)
+        self.ratio_cap = settings.sampler_ratio_cap or (STALE_RATIO_CAP if max_staleness else 0.0)
+        self.sampler: StaleSampler | None = None
+        if max_staleness:
+            self.sampler = self._new_sampler(max_staleness)
+
+    def _new_sampler(self, max_staleness: int) -> StaleSampler:
+        each, most = self.settings.samples_per_prompt, self.settings.max_steps
+        found = StaleSampler(self.model, self.decoding, self._questions, each, self._draws, max_staleness, most)
+        found.add_adapter(self.settings.lora)
+        return found
+
+    def ask_server(self, server: VllmServer) -> None:
+        """Answers are drawn by a server from now on."""
+        self.ratio_cap = self.ratio_cap or STALE_RATIO_CAP
+        self.sampler = self.sampler or self._new_sampler(0)
+        self.sampler.server = server
+        self.update = replace(self.update, stale=True)
+
+    def _draws(self, step: int) -> int:
+        """The seed of a step's answers."""
+        return self.seed * 100_003 + step
 
     def _questions(self, step: int) -> list[Question]:
         count = max(1, self.settings.episodes // self.settings.samples_per_prompt)
@@ -85,17 +114,7 @@ class PolicyGradient:
 
     def _step(self, step: int) -> dict[str, float]:
         settings = self.settings
-        rollouts = collect(
-            self.model,
-            self.critic.head if self.critic else None,
-            self.reward,
-            self._questions(step),
-            self.decoding,
-            samples_per_prompt=settings.samples_per_prompt,
-            seed=self.seed * 100_003 + step,
-            policy_version=step,
-            rescore=settings.sampler_ratio_cap > 0,
-        )
+        rollouts, staleness = self._rollouts(step)
         kl_coef = self.kl.coef
         batch = self.batch(rollouts)
         alone = self.critic.warmup_steps if self.critic else 0
@@ -123,10 +142,35 @@ class PolicyGradient:
                 "return": float(masked_mean(batch["returns"], batch["mask"])),
                 "explained_variance": explained_variance(batch["returns"], batch["values"], batch["mask"]),
             }
+        if self.sampler:
+            drawn_BT = batch["old_logprobs"] - batch["drawn"]
+            measured |= {
+                "staleness": float(staleness),
+                "truncated_share": float(masked_mean((drawn_BT.exp() > self.ratio_cap).float(), batch["mask"])),
+            }
         if self.watch:
             answers = [rollout.answer for rollout in rollouts]
             measured |= self.watch.after_step(measured, answers, [rollout.reward for rollout in rollouts])
         return measured
+
+    def _rollouts(self, step: int) -> tuple[list[Rollout], int]:
+        """Of a step, and how many steps ago the weights began that drew them."""
+        settings, head = self.settings, self.critic.head if self.critic else None
+        if self.sampler:
+            self.sampler.begins(step)
+            return collect_stale(self.sampler, head, self.reward, step)
+        rollouts = collect(
+            self.model,
+            head,
+            self.reward,
+            self._questions(step),
+            self.decoding,
+            samples_per_prompt=settings.samples_per_prompt,
+            seed=self._draws(step),
+            policy_version=step,
+            rescore=settings.sampler_ratio_cap > 0,
+        )
+        return rollouts, 0
 
     def batch(self, rollouts: Sequence[Rollout]) -> Batch:
         """Columns of all rollouts, (B, T) with the mask True on response tokens, or (B,): scores, groups, kept.
@@ -160,8 +204,8 @@ class PolicyGradient:
         batch |= {"scores": scores_B, "groups": torch.arange(len(rollouts)) // settings.samples_per_prompt}
         found = self.recipe.estimate(batch, self.kl.coef)
         advantages_BT = found.advantages_BT
-        if settings.sampler_ratio_cap > 0:
-            weight_BT = (batch["old_logprobs"] - batch["drawn"]).exp().clamp(max=settings.sampler_ratio_cap)
+        if self.ratio_cap > 0:
+            weight_BT = (batch["old_logprobs"] - batch["drawn"]).exp().clamp(max=self.ratio_cap)
             advantages_BT = advantages_BT * weight_BT
         return batch | {"advantages": advantages_BT, "returns": found.returns_BT, "kept": found.kept_B & (lengths_B > 0)}
 
@@ -204,7 +248,12 @@ class PolicyGradient:
             "optimiser": self.optimiser.state_dict(),
             "moments": [self.moments.count, self.moments.mean, self.moments.squares],
             "kl_coef": self.kl.coef,
-        } | ({"watch": self.watch.state_dict()} if self.watch else {})
+        } | self._others_state()
+
+    def _others_state(self) -> dict[str, Any]:
+        """Of who looks on, and of the weights that draw what comes next."""
+        watch = {"watch": self.watch.state_dict()} if self.watch else {}
+        return watch | ({"sampler": self.sampler.state_dict()} if self.sampler else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(state["optimiser"])
@@ -212,6 +261,8 @@ class PolicyGradient:
         self.kl.coef = state["kl_coef"]
         if self.watch and "watch" in state:
             self.watch.load_state_dict(state["watch"])
+        if self.sampler and "sampler" in state:
+            self.sampler.load_state_dict(state["sampler"])
 
 
 def train(

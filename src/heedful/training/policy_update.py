@@ -64,6 +64,7 @@ class PolicyUpdate:
     settings: PolicySection
     seed: int
     critic: Critic | None
+    stale: bool = False  # the sampler's weights are others than the trainer's, and known to be
 
     def learn(self, rollouts: Sequence[Rollout], batch: Batch, step: int, kl_coef: float) -> dict[str, float]:
         settings = self.settings
@@ -81,7 +82,9 @@ class PolicyUpdate:
                 sums = self._accumulate(rollouts, batch, chosen, kl_coef)
                 if updates == 0:
                     gap = sums["sampler_gap"]  # of the first optimiser batch, which nothing has been learned from
-                    require_same_weights(gap, self.model.dtype, step)
+                    # Of stale answers the sampler compares what it has read again with the weights that drew.
+                    if not self.stale:
+                        require_same_weights(gap, self.model.dtype, step)
                 norms += self.optimiser.update()
                 updates += 1
                 for name, value in sums.items():

@@ -41,8 +41,9 @@ def ppo(
     *,
     settings: PPOSection,
     seed: int,
+    max_staleness: int = 0,
 ) -> PolicyGradient:
-    """The method, for the loop."""
+    """The method, for the loop. max_staleness: see `PolicyGradient`."""
     critic = Critic(
         model,
         learning_rate=settings.value_learning_rate,
@@ -51,4 +52,11 @@ def ppo(
         coef=settings.value_coef,
     )
     recipe = Recipe("ppo", lambda batch, kl_coef: estimate(batch, kl_coef, settings))
-    return PolicyGradient(model, reward, train, heldout, recipe=recipe, settings=settings, seed=seed, critic=critic)
+    return PolicyGradient(
+        *(model, reward, train, heldout),
+        recipe=recipe,
+        settings=settings,
+        seed=seed,
+        critic=critic,
+        max_staleness=max_staleness,
+    )

@@ -43,7 +43,10 @@ def rloo(
     *,
     settings: RLOOSection,
     seed: int,
+    max_staleness: int = 0,
 ) -> PolicyGradient:
-    """The method, for the loop."""
+    """The method, for the loop. max_staleness: see `PolicyGradient`."""
     recipe = Recipe("rloo", lambda batch, kl_coef: estimate(batch, kl_coef, settings))
-    return PolicyGradient(model, reward, train, heldout, recipe=recipe, settings=settings, seed=seed)
+    return PolicyGradient(
+        model, reward, train, heldout, recipe=recipe, settings=settings, seed=seed, max_staleness=max_staleness
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -201,9 +201,13 @@ def require_one_policy(model: LanguageModel, policy_version: int) -> None:
 
 def weights_digest(model: LanguageModel) -> str:
     """Hash of the policy's adapter, the only weights of it that change."""
+    return tensors_digest(model.adapter_parameters(POLICY).values())
+
+
+def tensors_digest(tensors: Iterable[torch.Tensor]) -> str:
+    """Hash of what tensors hold, in their order."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.adapter_parameters(POLICY).items()):
-        digest.update(name.encode())
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
