@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from heedful import __version__
 from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
-from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
-from heedful.errors import DataError, ModelError
-from heedful.evaluate_stage import evaluate, phrases_of
+from heedful.errors import DataError
+from heedful.evaluate_stage import evaluate
 from heedful.feedback.settlement import settle_into
-from heedful.feedback.simulated import simulate
-from heedful.fit import run_peak
+from heedful.label_stage import label, require_judges
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
 from heedful.progress import Progress, telling
@@ -37,12 +34,16 @@ from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
 from heedful.rewards.source import TRAINED, Sources, local_inputs
+from heedful.rounds import Round
+from heedful.run_summary import summarise
 from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.team import team
+from heedful.thumbs import thumbs_reward
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
+from heedful.versions import version_of
 
 
 class Pipeline:
@@ -55,9 +56,11 @@ class Pipeline:
         progress: Progress,
         command: str = "heedful run",
         reward_folder: Path | str | None = None,
+        round_: Round | None = None,
     ) -> None:
-        """reward_folder: any source of rewards, in place of those that the configuration names."""
+        """reward_folder: any source of rewards, in place of those that the configuration names. round_: of several."""
         self.config = config
+        self.round = round_ or Round()
         self.run = run
         self.path = run.path
         self.command = command
@@ -67,6 +70,7 @@ class Pipeline:
         self.terms = given or (RewardTermSection(),)
         self.trains_reward = any(term.source == TRAINED for term in self.terms)
         self.freshly_trained: Reward | None = None
+        self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
@@ -90,15 +94,16 @@ class Pipeline:
                 self.stage(name, work, settings, *inputs)
 
         if self.trains_reward and not self.ready_made:
-            stage("sample", self.sample, config.sample.model_dump())
+            require_judges(config)
+            stage("sample", self.sample, config.sample.model_dump() | self.sampled_settings, *self.start)
             judged = [Path(config.label.judgements)] if config.label.judgements else []
-            stage("label", self.label, config.label.model_dump(exclude={"by"}), self.completions, *judged)
+            stage("label", self.label, config.label.model_dump(exclude={"by"}) | self.judge_settings, self.completions, *judged)
             kept: dict[str, Any] = {"include_ties": True} if config.reward.ties != "drop" else {}
             kept |= {"by": config.label.by} if config.label.by != "votes" else {}
             stage("consensus", self.consensus, kept, self.completions, self.judgements)
         if self.trains_reward:
             labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
-            pairs = labels or [self.preferences]
+            pairs = labels or [*self.earlier_preferences, self.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
         stage(
             config.method,
@@ -144,6 +149,31 @@ class Pipeline:
     trained_folder = property(lambda self: self.path / "reward" / "model")
 
     @property
+    def start(self) -> list[Path]:
+        """The policy that this round goes on from; nothing in the first one."""
+        return [self.round.start] if self.round.start else []
+
+    @property
+    def earlier_preferences(self) -> list[Path]:
+        return [folder / "consensus" / "preferences.jsonl" for folder in self.round.earlier]
+
+    @property
+    def sampled_settings(self) -> dict[str, Any]:
+        """What of the round decides what is sampled; nothing in a run of one round over all prompts."""
+        number, share = self.round.number, self.config.round.num_prompts
+        return {} if (number, share) == (1, 0) else {"round": number, "num_prompts": share}
+
+    @property
+    def judge_settings(self) -> dict[str, Any]:
+        """Who judges; nothing where simulated labelers or a file do."""
+        config = self.config
+        if config.label.judgements or config.round.judges == "simulated":
+            return {}
+        asked = {"overlap", "quota"} if config.round.judges == "people" else set()
+        ai = {"prefer": config.prefer.model_dump()} if config.round.judges == "ai" else {}
+        return {"round": config.round.model_dump(include={"judges", *asked})} | ai
+
+    @property
     def named(self) -> list[Path]:
         """Files and folders that the configuration names; no stage may clear them away."""
         config = self.config
@@ -180,7 +210,7 @@ class Pipeline:
 
     @property
     def align_inputs(self) -> list[Path]:
-        return self.reward_inputs + [path for term in self.gold_terms for path in local_inputs(term)]
+        return [*self.reward_inputs, *(path for term in self.gold_terms for path in local_inputs(term)), *self.start]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -201,6 +231,17 @@ class Pipeline:
             if not prompts:
                 raise DataError(f"there is no prompt with split {name!r}; mark some so in prompts.files")
         return found
+
+    @property
+    def judged_prompts(self) -> list[Prompt]:
+        """Training prompts whose completions are judged in this round."""
+        return self.round.share(self.prompts["train"], self.config.round.num_prompts)
+
+    def hold(self, folder: Path) -> None:
+        """Gives the adapter "policy" the weights that were saved in a folder."""
+        if self.held != folder:
+            self.model.load_adapter(POLICY, folder)
+            self.held = folder
 
     def _side(self, place: int, prompt: Prompt) -> str:
         """Of a prompt without a split. What the reward model learned from can not be held out here."""
@@ -226,57 +267,47 @@ class Pipeline:
     # The stages
 
     def sample(self) -> None:
-        settings = self.config.sample
-        write_jsonl(self.path / "sample" / "prompts.jsonl", self.prompts["train"])
+        settings, start = self.config.sample, self.round.start
+        write_jsonl(self.path / "sample" / "prompts.jsonl", self.judged_prompts)
+        if start:
+            self.hold(start)
         sample_completions(
             self.model,
-            self.prompts["train"],
+            self.judged_prompts,
             self.completions,
             Decoding(settings.temperature, settings.top_p, settings.max_new_tokens),
-            adapter=None,
+            adapter=POLICY if start else None,
             name=self.config.model.source,
-            policy_version="base",
+            policy_version=version_of(start) if start else "base",
             num_completions=settings.num_completions,
             batch_rows=settings.batch_rows,
             max_prompt_tokens=self.config.prompts.max_prompt_tokens,
-            seed=self.config.seed,
+            seed=self.round.seed(self.config.seed),
             progress=self.bar("sample"),
         )
 
     def label(self) -> None:
-        settings = self.config.label
-        if settings.judgements:
-            judgements = read_jsonl(Path(settings.judgements), Judgement, unique="id")
-        else:
-            judgements = simulate(
-                self.prompts["train"],
-                read_jsonl(self.completions, Completion, unique="id"),
-                num_labelers=settings.num_labelers,
-                num_careless=settings.num_careless,
-                noise=settings.noise,
-                criterion=settings.criterion,
-                seed=self.config.seed,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-        write_jsonl(self.judgements, judgements)
+        label(self.config, self.path, self.round, self.judged_prompts, self.completions, self.progress)
 
     def consensus(self) -> None:
         completions = read_jsonl(self.completions, Completion, unique="id")
         judgements = read_jsonl(self.judgements, Judgement, unique="id")
         kept = self.config.reward.ties != "drop"
         settle_into(
-            self.path / "consensus", self.prompts["train"], completions, judgements, include_ties=kept, by=self.config.label.by
+            self.path / "consensus", self.judged_prompts, completions, judgements, include_ties=kept, by=self.config.label.by
         )
 
     def reward(self) -> None:
         settings = self.config.reward
         if self.ready_made:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
-            written: dict[tuple[str, str], list[int]] = {}
+            written: dict[tuple[str, str], Sequence[int]] = {}
         else:
-            completions = read_jsonl(self.completions, Completion)
-            pairs = read_run_pairs(self.preferences, completions)
-            written = {(c.prompt_id, c.text): tokens_of(self.model, c) for c in completions}
+            pairs, written = [], {}
+            for folder in (*self.round.earlier, self.path):  # all judgements so far
+                completions = read_jsonl(folder / "sample" / "completions.jsonl", Completion)
+                pairs += read_run_pairs(folder / "consensus" / "preferences.jsonl", completions)
+                written |= {(c.prompt_id, c.text): tokens_of(self.model, c) for c in completions}
         self.freshly_trained, result = train_reward(
             self.model,
             settings,
@@ -302,6 +333,9 @@ class Pipeline:
             aggregate=section.aggregate,
             coef=section.disagreement_coef,
             compiling=self.config.model.compile,
+            thumbs=lambda: thumbs_reward(
+                self.config, self.path, [*self.prompts["train"], *self.prompts["heldout"]], self.progress
+            ),
         )
 
     @cached_property
@@ -315,10 +349,18 @@ class Pipeline:
     def align(self) -> None:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
-        method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
+        own = self.config.model_copy(update={"seed": self.round.seed(self.config.seed)})
+        if self.round.start:
+            self.hold(self.round.start)
+        method = new_method(own, self.model, reward, self.questions("train"), self.questions("heldout"))
+        if self.round.start:
+            policy_gradient.take_critic(method, self.round.start)
+        self.held = None
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
+        version += f"-round{self.round.number}" if self.round.number > 1 else ""
         policy_gradient.save(method, self.policy_folder, policy_version=version)
+        self.held = self.policy_folder
         write_json(self.path / name / "result.json", found)
 
     @property
@@ -330,8 +372,7 @@ class Pipeline:
 
     def evaluate(self) -> None:
         _ = self.reward_function
-        if POLICY not in self.model.adapters:
-            self.model.load_adapter(POLICY, self.policy_folder)
+        self.hold(self.policy_folder)
         evaluate(
             self.model,
             self.prompts["heldout"],
@@ -345,45 +386,16 @@ class Pipeline:
         )
 
     def report(self) -> None:
-        write_json(self.path / "summary.json", self.summary())
-        build(self.path)
-
-    def summary(self) -> dict[str, Any]:
-        """What came out, in one object."""
-        path = self.path
         judged = self.trains_reward and not self.ready_made
-        labelled = read_json(path / "consensus" / "agreement.json") if judged else {}
-        labelers = read_json(path / "consensus" / "labelers.json") if judged else []
-        trained = {"reward_model": read_json(path / "reward" / "result.json")} if self.trains_reward else {}
-        done = self.run.manifest["stages"]
-        return {
-            "model": self.config.model.source,
-            "seed": self.config.seed,
-            "heedful_version": __version__,
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
-            **read_json(path / "evaluate" / "compare.json"),
-            "phrases": phrases_of(path / "evaluate"),
-            "kl_target": self.settings.kl_target,
-            **trained,
-            "align": read_json(path / self.config.method / "result.json"),
-            "labelers": labelers,
-            "agreement": labelled,
-            "simulated_labelers": judged and not self.config.label.judgements,
-            "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
-            "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
-            # Of this process: a run that was resumed has had others.
-            "peak_memory_mb": round(peak_memory() / 2**20, 1),
-            "predicted_memory_mb": self.predicted_memory_mb(),
-        }
-
-    def predicted_memory_mb(self) -> float | None:
-        """What the peak should have been. None where the method did not run in this process, and where no prediction is made:
-        on a GPU, for rewards that are no adapter on the base, and for models of other families.
-        """
-        if not self.longest_prompt or self.device.type != "cpu" or self.config.reward.model or not self.trains_reward:
-            return None
-        try:
-            return round(run_peak(self.config, longest_prompt=self.longest_prompt) / 2**20, 1)
-        except ModelError:
-            return None
+        counts = {name: len(prompts) for name, prompts in self.prompts.items()}
+        found = summarise(
+            self.config,
+            self.run,
+            command=self.command,
+            judged=judged,
+            trains_reward=self.trains_reward,
+            counts=counts,
+            longest_prompt=self.longest_prompt if self.device.type == "cpu" else 0,
+        )
+        write_json(self.path / "summary.json", found)
+        build(self.path)

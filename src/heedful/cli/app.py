@@ -25,8 +25,10 @@ from heedful.cli import (
     revise,
     reward,
     serve,
+    status,
     talk,
     tictactoe,
+    update,
 )
 from heedful.errors import HeedfulError
 
@@ -61,6 +63,8 @@ def root(
 flow.register(app)
 talk.register(app)
 serve.register(app)
+status.register(app)
+update.register(app)
 app.add_typer(label.app, name="label")
 label.register(app)
 app.add_typer(reward.app, name="reward")
