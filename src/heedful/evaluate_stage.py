@@ -75,7 +75,7 @@ def evaluate(
 
 
 class Versioned(NamedTuple):
-    """compared: as `evaluation.compare.compare` gives it. scores: by name, of the old and the new answers, in the order of prompts."""
+    """compared: as `evaluation.compare.compare` gives it. scores: by name, of old and new answers, in the order of prompts."""
 
     compared: dict[str, dict[str, Any]]
     scores: dict[str, tuple[list[float], list[float]]]

@@ -28,14 +28,12 @@ def require_judges(config: Config) -> None:
         require_gate(config)
     if config.round.judges == "people" and config.scale.num_workers > 1:
         raise ConfigError(
-            "round.judges = 'people' with scale.num_workers above 1: the workers would hold their machines while people judge, "
-            "and be taken for lost; run with scale.num_workers = 1 until the stage reward"
+            "round.judges = 'people' with several workers: they would hold their machines while people judge, and be taken for "
+            "lost; run with scale.num_trainers = 1 and scale.num_rollout_workers = 0"
         )
 
 
-def label(
-    config: Config, run: Path, round_: Round, prompts: Sequence[Prompt], completions: Path, progress: Progress
-) -> None:
+def label(config: Config, run: Path, round_: Round, prompts: Sequence[Prompt], completions: Path, progress: Progress) -> None:
     """Writes run/label/judgements.jsonl. Waits where people judge."""
     settings, folder = config.label, run / "label"
     shown = read_jsonl(completions, Completion, unique="id")

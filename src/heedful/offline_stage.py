@@ -305,7 +305,7 @@ def _voted(
 
 
 def marked_votes(answers: Mapping[str, tuple[str, Answer]], tally: Mapping[str, int]) -> list[kto.Marked]:
-    """answers: prompt id and answer, by completion id. tally: thumbs up less thumbs down; where they are level there is no mark."""
+    """answers: prompt id and answer, by completion id. tally: thumbs up less thumbs down; where they are level, no mark."""
     undecided = sum(count == 0 for count in tally.values())
     if undecided:
         print(f"{undecided} completions with as many thumbs up as down were left out", file=sys.stderr)

@@ -99,11 +99,13 @@ def require_whole(opinions: Opinions, where: str) -> None:
     named += [(f"judgement {one.id!r}", id_) for one in opinions.judgements for id_ in (*one.ranks, *one.flagged)]
     for who, id_ in named:
         if id_ not in completions:
-            raise DataError(f"{where}: {who} names completion {id_!r}, which is not in completions.jsonl; add it or drop the line")
+            raise DataError(
+                f"{where}: {who} names completion {id_!r}, which is not in completions.jsonl; add it or drop the line"
+            )
         if completions[id_].prompt_id not in prompts:
             raise DataError(
-                f"{where}: completion {id_!r} answers prompt {completions[id_].prompt_id!r}, which is not in prompts.jsonl; add "
-                "the prompt or drop the line"
+                f"{where}: completion {id_!r} answers prompt {completions[id_].prompt_id!r}, which is not in prompts.jsonl; "
+                "add the prompt or drop the line"
             )
 
 
@@ -111,7 +113,10 @@ def require_whole(opinions: Opinions, where: str) -> None:
 
 
 def preferences_of(opinions: Opinions) -> list[Preference]:
-    """Corrections above what they correct, then thumbs up above thumbs down of one prompt. Equal texts make no pair, and neither do completions of one rank."""
+    """Corrections above what they correct, then thumbs up above thumbs down of one prompt.
+
+    Equal texts make no pair, and neither do completions of one rank.
+    """
     completions = {completion.id: completion for completion in opinions.completions}
     found: dict[tuple[str, str], Preference] = {}
     for judgement in opinions.judgements:

@@ -76,7 +76,7 @@ def require_gate(config: Config) -> None:
 
 
 def _work(config: Config, output: Path, constitution: Constitution, progress: Progress) -> None:
-    settings, folder, calls = config.prefer, output / STAGE, output / CALLS
+    folder, calls = output / STAGE, output / CALLS
     # The gate first: where nobody may judge, nothing need be written.
     chosen, figures = _gated(config, constitution, calls, progress)
     write_json(folder / "gate.json", figures)

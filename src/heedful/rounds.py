@@ -14,7 +14,7 @@ STRIDE = 1_000_000  # between the seeds of two rounds: none repeats the draws of
 
 @dataclass(frozen=True)
 class Round:
-    """number: from 1. start: the policy that answers and learns on; None: the base. earlier: run directories of the rounds before."""
+    """number: from 1. start: the policy that answers and learns on; None: the base. earlier: directories of rounds before."""
 
     number: int = 1
     start: Path | None = None

@@ -7,6 +7,7 @@ FOLDER/rounds.json, rounds.html and rounds.md: the rounds beside each other. The
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ def run_rounds(
 ) -> dict[str, Any]:
     """Returns the last round's summary, with `rounds`: the comparison; nothing where a round stopped before its report.
 
-    from_stage, until: of the newest round that has begun, and of the first that is not finished. Raises ConfigError where there
-    is nothing that a second round could learn.
+    from_stage, until: of the newest round that has begun; until, else of the first that is not finished. Raises ConfigError
+    where there is nothing that a second round could learn.
     """
     _require_judged(config)
-    begun = max(1, len(rounds_in(folder)))
+    # In a team only member 0 has the files.
+    begun, finished = once(lambda: (max(1, len(rounds_in(folder))), _finished(folder)), "rounds begun")
     start: Path | None = None
     earlier: list[Path] = []
     summary: dict[str, Any] = {}
@@ -47,18 +49,24 @@ def run_rounds(
         for number in range(1, config.rounds + 1):
             place = folder_of(folder, number)
             with Run(place) as run:
-                finished = run.manifest["stages"].get("report", {}).get("state") == "done"
                 told_of = _of_round(progress, number)
                 pipeline = Pipeline(config, run, told_of, command, round_=Round(number, start, tuple(earlier)))
                 again = from_stage if number == begun else None
-                summary = pipeline(again, until if again or not finished else None)
-                if until is not None and not summary and (again or not finished):
+                last = until if again or number > finished else None
+                summary = pipeline(again, last)
+                if last is not None:
                     return {}
                 earlier.append(place)
                 start = pipeline.policy_folder
-                if number > 1 or config.rounds == 1:
-                    once(lambda: _compare(folder, earlier, pipeline), "rounds")  # noqa: B023 - called at once
+                if number == config.rounds or number > finished:
+                    once(partial(_compare, folder, list(earlier), pipeline), "rounds")
     return summary | {"rounds": read_json(folder / FILE)["rounds"]} if summary else {}
+
+
+def _finished(folder: Path) -> int:
+    """How many rounds, from the first on, have their report."""
+    reports = [read_json(path / "manifest.json")["stages"].get("report", {}) for path in rounds_in(folder)]
+    return next((number for number, report in enumerate(reports) if report.get("state") != "done"), len(reports))
 
 
 def _require_judged(config: Config) -> None:
@@ -66,7 +74,9 @@ def _require_judged(config: Config) -> None:
     trains = not terms or any(term.source == "trained" for term in terms)
     said = ""
     if config.reward.preferences or config.reward.labelled.files:
-        said = "reward.preferences and reward.labelled.files are the same in each round, so a second one would learn nothing new"
+        said = (
+            "reward.preferences and reward.labelled.files are the same in each round, so a second one would learn nothing new"
+        )
     elif config.label.judgements:
         said = "label.judgements is one file, which knows no later round's completions; take round.judges = 'people'"
     elif not trains:

@@ -26,8 +26,8 @@ def summarise(
     counts: dict[str, int],
     longest_prompt: int,
 ) -> dict[str, Any]:
-    """judged: whether completions were judged here. counts: prompts by split. longest_prompt: in tokens, of those that the method
-    was given in this process; 0 where it did not run in it, or on no processor.
+    """judged: whether completions were judged here. counts: prompts by split. longest_prompt: in tokens, of those that the
+    method was given in this process; 0 where it did not run in it, or on no processor.
     """
     path, done = run.path, run.manifest["stages"]
     labelled = read_json(path / "consensus" / "agreement.json") if judged else {}

@@ -62,7 +62,7 @@ def thumbs_reward(config: Config, run: Path, prompts: Sequence[Prompt], progress
     if config.round.judges == "ai":
         raise ConfigError("a reward 'thumbs' comes from people or simulated labelers; a model's opinion is a reward of its own")
     if config.scale.num_workers > 1:
-        raise ConfigError("a reward 'thumbs' with scale.num_workers above 1: the workers would be taken for lost; set it to 1")
+        raise ConfigError("a reward 'thumbs' with several workers: they would be taken for lost; set scale.num_trainers = 1")
     if config.round.judges == "people":
         settings = config.round.model_copy(update={"quota": 0})  # each answer needs its reward
         people = People(settings, run, lambda done, total, note: progress("thumbs", done, total, note))

@@ -50,9 +50,7 @@ class Update(NamedTuple):
     seed: int
 
 
-def update(
-    run: Path, progress: Progress, *, feedback: Sequence[Path] = (), overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the result: version, promoted, why_not, what was learned from, and the comparison with the version before.
 
     feedback: folders beside RUN/feedback. overrides: of the run's settings. Raises DataError where nothing new was said.
@@ -102,16 +100,17 @@ def _learn_kto(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     """KTO from the version in use, which is its reference as well, on new marks and a share of old ones."""
     config, folder, settings = made.config, made.folder, made.config.kto
     policy, start = folder / "kto" / "policy", made.run / made.parent.policy
-    pool = folder / "replay.jsonl"
-    write_jsonl(pool, _old_pairs(made, pipeline))
+    pool, pairs = folder / "replay.jsonl", _old_pairs(made)
+    write_jsonl(pool, pairs)
 
     def work() -> None:
         model = pipeline.model
         pipeline.hold(start)
-        new = _marks(made, made.new, pipeline)
+        new = _marks(made.new, pipeline)
         share = config.update.replay
         wanted = round(len(new) * share / (1 - share))
-        old = [*_marks(made, made.old, pipeline), *marked_pairs(model, [pool], _completions(made.base))]
+        old = _marks(made.old, pipeline)
+        old += marked_pairs(model, [pool], _completions(made)) if pairs else []
         drawn = random.Random(f"{made.seed}/replay").sample(old, min(wanted, len(old)))
         limit = min(settings.max_tokens, model.max_tokens)
         examples = [one for one in (*new, *drawn) if one.answer.text.strip() and _length(one) <= limit]
@@ -145,10 +144,10 @@ def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     fresh = preferences_of(made.new)
     if not fresh:
         raise DataError(
-            "the new votes make no pair: no prompt has an answer with a thumb up and another with a thumb down, and there is no "
-            "correction; collect corrections, or use update.method = 'kto'"
+            "the new votes make no pair: no prompt has an answer with a thumb up and another with a thumb down, and there is "
+            "no correction; collect corrections, or use update.method = 'kto'"
         )
-    pairs = [*_old_pairs(made, pipeline), *preferences_of(made.old), *fresh]
+    pairs = [*_old_pairs(made), *preferences_of(made.old), *fresh]
     write_jsonl(folder / PAIRS, pairs)
     # The prompts themselves, so that the held-out ones are the run's, whatever the pairs say.
     write_jsonl(folder / "prompts.jsonl", [prompt for prompts in pipeline.prompts.values() for prompt in prompts])
@@ -165,7 +164,7 @@ def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     return ppo.policy_folder
 
 
-def _marks(made: Update, opinions: Opinions, pipeline: Pipeline) -> list[kto.Marked]:
+def _marks(opinions: Opinions, pipeline: Pipeline) -> list[kto.Marked]:
     """Votes by majority, and corrections: what was written is good, and what it corrects bad."""
     model, prompts = pipeline.model, by_id(opinions.prompts)
     answers = {
@@ -188,17 +187,18 @@ def _length(one: kto.Marked) -> int:
     return len(one.answer.prompt_ids) + len(one.answer.response_ids)
 
 
-def _old_pairs(made: Update, pipeline: Pipeline) -> list[Preference]:
+def _old_pairs(made: Update) -> list[Preference]:
     """What the run itself learned from; nothing where its reward needed no pairs."""
     named = made.config.reward.preferences
-    own = [*pipeline.round.earlier, *(rounds_in(made.run) or [made.base])]
-    files = [local_file(name) for name in named] or [place / "consensus" / "preferences.jsonl" for place in own]
-    return [pair for file in files if Path(file).is_file() for pair in read_preferences(Path(file))]
+    rounds = rounds_in(made.run) or [made.base]
+    files = [local_file(name) for name in named] or [place / "consensus" / "preferences.jsonl" for place in rounds]
+    return [pair for file in files if file.is_file() for pair in read_preferences(file)]
 
 
-def _completions(base: Path) -> list[Path]:
-    file = base / "sample" / "completions.jsonl"
-    return [file] if file.is_file() else []
+def _completions(made: Update) -> list[Path]:
+    """Of all rounds: they tell which answers the limit cut off."""
+    files = [place / "sample" / "completions.jsonl" for place in rounds_in(made.run) or [made.base]]
+    return [file for file in files if file.is_file()]
 
 
 # Holding the new version against the old one

@@ -1,7 +1,7 @@
 """The versions of a run's policy: which there were, which was promoted and why not, and which is in use.
 
-RUN/versions/versions.jsonl has a line a version; version 0 is what the run itself made. RUN/versions/in-use.json names the one in
-use. A version's files are never changed, so going back to one gives its outputs to the bit.
+RUN/versions/versions.jsonl has a line a version; version 0 is what the run itself made. RUN/versions/in-use.json names the one
+in use. A version's files are never changed, so going back to one gives its outputs to the bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Version(BaseModel):
     """
 
     version: int
-    parent: int | None
+    parent: int | None = None
     policy: str
     digest: str
     promoted: bool

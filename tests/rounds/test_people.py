@@ -175,8 +175,8 @@ def test_people_and_their_server_belong_together(fields: dict[str, Any], message
 def test_judges_who_cannot_be_asked_are_refused_before_anything_is_sampled() -> None:
     people = {"judges": "people", "server": "http://127.0.0.1:1"}
     with pytest.raises(ConfigError, match="several workers"):
-        require_judges(parse({"round": people, "scale": {"num_learners": 2}}, "x.toml"))
-    with pytest.raises(ConfigError, match="prefer.gate names no pairs"):
+        require_judges(parse({"round": people, "scale": {"num_trainers": 2}}, "x.toml"))
+    with pytest.raises(ConfigError, match=r"prefer\.gate names no pairs"):
         require_judges(parse({"round": {"judges": "ai"}}, "x.toml"))
 
 

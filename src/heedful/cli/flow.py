@@ -151,8 +151,8 @@ def run(
 
     Example: `heedful run heedful.toml --dir runs/first --set ppo.max_steps=10`
 
-    With `rounds = 3` it goes through them; with `round.judges = "people"` it waits for the people on a labelling server, and the
-    same command goes on after an interruption. To have people rank in a file: `--until sample`, then
+    With `rounds = 3` it goes through them. With `round.judges = "people"` it waits for people on a labelling server; the same
+    command goes on after an interruption. To have people rank in a file: `--until sample`, then
     `--set label.judgements=judgements.jsonl`
     """
     from heedful.config import load

@@ -1,4 +1,4 @@
-"""Whether a new version of a policy may take the old one's place: what the paired intervals on held-out prompts speak against."""
+"""Whether a new version of a policy may take the old one's place: what paired intervals on held-out prompts speak against."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from heedful.evaluation.statistics import paired_difference
 
 
 def objections(
-    compared: Mapping[str, Mapping[str, Any]], guarded: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    prompts: Sequence[str], *, margin: float, num_resamples: int, seed: int
+    compared: Mapping[str, Mapping[str, Any]],
+    guarded: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    prompts: Sequence[str],
+    *,
+    margin: float,
+    num_resamples: int,
+    seed: int,
 ) -> list[str]:
     """Sentences, each a reason to keep the old version; none where the evaluation holds.
 
-    compared: `evaluation.compare.compare` of old and new; whatever has a better direction and is clearly worse speaks against it.
+    compared: `evaluation.compare.compare` of old and new; what has a better direction and is clearly worse speaks against it.
     guarded: rewards by name, of the old and the new answers, in the order of `prompts`. Their paired difference must be known
     well enough: its 95% interval may not reach further below 0 than margin standard deviations of the old version's rewards.
     """
@@ -31,11 +36,13 @@ def objections(
             found.append(f"{name} fell by {-change.estimate:.3g} (95% {change.low:.3g} to {change.high:.3g})")
         elif change.low < -allowed:
             found.append(
-                f"{name} may have fallen: {change.estimate:+.3g} (95% {change.low:.3g} to {change.high:.3g}), and update.margin "
-                f"allows {allowed:.3g}; more held-out prompts (prompts.num_heldout) make the interval narrower"
+                f"{name} may have fallen: {change.estimate:+.3g} (95% {change.low:.3g} to {change.high:.3g}), and "
+                f"update.margin allows {allowed:.3g}; more held-out prompts (prompts.num_heldout) make the interval narrower"
             )
     for name, row in compared.items():
         if row["verdict"] == "worse" and name not in guarded:
             change = row["difference"]
-            found.append(f"{row['label']} became worse: {change['estimate']:+.3g} (95% {change['low']:.3g} to {change['high']:.3g})")
+            found.append(
+                f"{row['label']} became worse: {change['estimate']:+.3g} (95% {change['low']:.3g} to {change['high']:.3g})"
+            )
     return found

@@ -13,8 +13,8 @@ from heedful.evaluation.statistics import mean_interval, paired_difference
 
 @dataclass(frozen=True)
 class Measured:
-    """What one policy answered. prompts: of each answer, by id. scores: by measure, a number an answer, more is better; None where
-    the measure does not apply to the prompt.
+    """What one policy answered. prompts: of each answer, by id. scores: by measure, a number an answer, more is better; None
+    where the measure does not apply to the prompt.
     """
 
     name: str

@@ -94,7 +94,13 @@ def _measure(row: dict[str, Any], name: str) -> tuple[str, ...]:
     if "difference" not in found:
         return row["name"], mean, "", "", ""
     change = found["difference"]
-    return row["name"], mean, f"{signed(change['estimate'])}{bounds(change, sign=True)}", found["verdict"], percent(found["wins"])
+    return (
+        row["name"],
+        mean,
+        f"{signed(change['estimate'])}{bounds(change, sign=True)}",
+        found["verdict"],
+        percent(found["wins"]),
+    )
 
 
 def _markdown(shown: dict[str, Any]) -> str:

@@ -42,8 +42,8 @@ ENSEMBLE = "ensemble:"
 class Sources:
     """Turns sources into rewards. base: the policy's model, which adapters share and whose tokens are what is judged.
 
-    trained: makes the reward model of this run; thumbs: asks people. aggregate, coef: of ensembles that a source lists. compiling: model.compile,
-    for a base that is loaded here.
+    trained: makes the reward model of this run; thumbs: asks people. aggregate, coef: of ensembles that a source lists.
+    compiling: model.compile, for a base that is loaded here.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def with_mismatches(examples: Sequence[Marked], *, max_tokens: int, seed: int) -
 def with_references(
     model: LanguageModel, examples: Sequence[Marked], path: Path, progress: Progress = silent, *, adapter: str | None = None
 ) -> list[Marked]:
-    """Adds the reference's log-probs, from the file at `path` where they are there already. adapter: see `reference_logprobs`."""
+    """Adds the reference's log-probs, from the file at `path` where they are there. adapter: see `reference_logprobs`."""
     answers = [example.answer for example in examples] + [_mismatched(example) for example in examples]
     sums = reference_logprobs(model, answers, path, progress, adapter=adapter)
     halves = zip(examples, sums[: len(examples)], sums[len(examples) :], strict=True)

@@ -24,9 +24,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "reply",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="corrections", to="runs.reply"
-                    ),
+                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="corrections", to="runs.reply"),
                 ),
             ],
             options={"ordering": ("pk",)},
