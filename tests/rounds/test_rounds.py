@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import assert_told, heedful
 from safetensors.torch import load_file
 
 from heedful.config import Config
@@ -16,7 +17,7 @@ from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Preference, read_jsonl
 from heedful.rounds import Round
 from heedful.rounds_flow import run_rounds
-from heedful.store import Run
+from heedful.store import Run, write_json
 
 
 def quiet(*_: object) -> None:
@@ -135,3 +136,18 @@ def test_prompts_take_their_turns() -> None:
     assert Round(3).share(prompts, 2) == ["e", "a"]
     assert Round(3).share(prompts, 0) == prompts
     assert Round(2).share(prompts, 9) == prompts
+
+
+def test_the_status_command_shows_each_round(two_rounds: Path, tmp_path: Path) -> None:
+    shown = heedful("status", two_rounds)
+    assert [line.split()[:2] for line in shown.stdout.splitlines()[2:]] == [["round-1", "done"], ["round-2", "done"]]
+    run = tmp_path / "waits"
+    write_json(run / "manifest.json", {"stages": {"label": {"state": "running"}}})
+    told = {"done": 37, "total": 120, "project": "waits-round-1-0123456789", "server": "http://127.0.0.1:8765", "time": 1.0}
+    write_json(run / "waiting.json", told)
+    shown = heedful("status", run)
+    assert "waiting for labels: 37 of 120 sets" in shown.stdout
+    assert "project waits-round-1-0123456789 on http://127.0.0.1:8765" in shown.stdout
+    (row,) = json.loads(heedful("status", run, "--json").stdout)["rounds"]
+    assert (row["state"], row["stage"], row["done"], row["total"]) == ("waiting", "label", 37, 120)
+    assert_told(heedful("status", tmp_path / "absent"), "no run directory")

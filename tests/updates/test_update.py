@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import assert_told, heedful
 from said_of_answers import listed, opinions_on, say
 
 from heedful.cli.talk import policy_of
@@ -159,3 +160,19 @@ def test_bad_input_is_named(break_it: Any, message: str, aligned: Path, tmp_path
     with pytest.raises((DataError, StoreError), match=message):
         update(run, quiet)
     assert not (run / "versions" / "versions.jsonl").exists()
+
+
+def test_the_command_lists_versions_and_goes_back(updated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(updated, run)
+    shown = heedful("update", run, "--list")
+    assert shown.returncode == 0
+    assert [line.split()[0] for line in shown.stdout.splitlines()[2:4]] == ["0", "1"]
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+    assert shown.stdout.splitlines()[3].endswith("in use")
+    assert heedful("update", run, "--rollback").stdout == "version 0 is in use\n"
+    assert_told(heedful("update", run, "--rollback"), "there is none before it")
+    assert_told(heedful("update", run, "--rollback", "7"), "there is no version 7; there are 0, 1")
+    assert json.loads(heedful("update", run, "1", "--rollback", "--json").stdout)["in_use"] == 1
+    assert heedful("update", run, "1").returncode == 2
+    assert_told(heedful("update", tmp_path / "absent"), "no run directory")
