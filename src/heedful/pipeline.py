@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched
-from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
+from heedful.config import RUBRIC, Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told
@@ -33,8 +33,9 @@ from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
-from heedful.rewards.source import TRAINED, Sources, local_inputs
+from heedful.rewards.source import Sources
 from heedful.rounds import Round
+from heedful.run_layout import Layout
 from heedful.run_summary import summarise
 from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
@@ -67,53 +68,51 @@ class Pipeline:
         self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = telling(run.path, progress)
         given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
-        self.terms = given or (RewardTermSection(),)
-        self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        self.layout = Layout(config, run.path, self.round, given or (RewardTermSection(),))
         self.freshly_trained: Reward | None = None
         self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
-        # Pairs or labels that people made elsewhere take the place of the first three stages.
-        self.ready_made = bool(config.reward.preferences or config.reward.labelled.files)
 
     def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
         """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
 
         Returns the summary, or nothing when the report was not reached.
         """
-        config = self.config
+        config, layout = self.config, self.layout
         stages = stages_of(config, from_stage, until)
-        self.run.check(stages, self.named)
+        self.run.check(stages, layout.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, all_stages(config), self.named)
+            self.run.forget_from(from_stage, all_stages(config), layout.named)
         self.keep_config()
 
         def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
             if name in stages:
                 self.stage(name, work, settings, *inputs)
 
-        if self.trains_reward and not self.ready_made:
+        if layout.trains_reward and not layout.ready_made:
             require_judges(config)
-            stage("sample", self.sample, config.sample.model_dump() | self.sampled_settings, *self.start)
+            stage("sample", self.sample, config.sample.model_dump() | layout.sampled_settings, *layout.start)
             judged = [Path(config.label.judgements)] if config.label.judgements else []
-            stage("label", self.label, config.label.model_dump(exclude={"by"}) | self.judge_settings, self.completions, *judged)
+            asked_of = config.label.model_dump(exclude={"by"}) | layout.judge_settings
+            stage("label", self.label, asked_of, layout.completions, *judged)
             kept: dict[str, Any] = {"include_ties": True} if config.reward.ties != "drop" else {}
             kept |= {"by": config.label.by} if config.label.by != "votes" else {}
-            stage("consensus", self.consensus, kept, self.completions, self.judgements)
-        if self.trains_reward:
+            stage("consensus", self.consensus, kept, layout.completions, layout.judgements)
+        if layout.trains_reward:
             labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
-            pairs = labels or [*self.earlier_preferences, self.preferences]
+            pairs = labels or [*layout.earlier_preferences, layout.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
         stage(
             config.method,
             self.align,
-            self.settings.model_dump() | self.reward_settings | self.watch_settings,
-            *self.align_inputs,
+            self.settings.model_dump() | layout.reward_settings | layout.watch_settings,
+            *layout.align_inputs,
         )
         # The draws depend on which prompts share a batch.
-        asked = config.evaluate.model_dump() | self.reward_settings | {"batch_rows": config.sample.batch_rows}
-        stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
+        asked = config.evaluate.model_dump() | layout.reward_settings | {"batch_rows": config.sample.batch_rows}
+        stage("evaluate", self.evaluate, asked, *layout.reward_inputs, layout.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages and team().rank == 0 else {}
 
@@ -122,12 +121,11 @@ class Pipeline:
 
     def align_alone(self) -> dict[str, Any]:
         """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
-        name = self.config.method
-        self.run.check([name], self.named)
+        name, layout = self.config.method, self.layout
+        self.run.check([name], layout.named)
         self.keep_config()
-        self.stage(
-            name, self.align, self.settings.model_dump() | self.reward_settings | self.watch_settings, *self.align_inputs
-        )
+        settings = self.settings.model_dump() | layout.reward_settings | layout.watch_settings
+        self.stage(name, self.align, settings, *layout.align_inputs)
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
@@ -139,78 +137,6 @@ class Pipeline:
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
-
-    # Where things are
-
-    completions = property(lambda self: self.path / "sample" / "completions.jsonl")
-    judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
-    preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    policy_folder = property(lambda self: self.path / self.config.method / "policy")
-    trained_folder = property(lambda self: self.path / "reward" / "model")
-
-    @property
-    def start(self) -> list[Path]:
-        """The policy that this round goes on from; nothing in the first one."""
-        return [self.round.start] if self.round.start else []
-
-    @property
-    def earlier_preferences(self) -> list[Path]:
-        return [folder / "consensus" / "preferences.jsonl" for folder in self.round.earlier]
-
-    @property
-    def sampled_settings(self) -> dict[str, Any]:
-        """What of the round decides what is sampled; nothing in a run of one round over all prompts."""
-        number, share = self.round.number, self.config.round.num_prompts
-        return {} if (number, share) == (1, 0) else {"round": number, "num_prompts": share}
-
-    @property
-    def judge_settings(self) -> dict[str, Any]:
-        """Who judges; nothing where simulated labelers or a file do."""
-        config = self.config
-        if config.label.judgements or config.round.judges == "simulated":
-            return {}
-        asked = {"overlap", "quota"} if config.round.judges == "people" else set()
-        ai = {"prefer": config.prefer.model_dump()} if config.round.judges == "ai" else {}
-        return {"round": config.round.model_dump(include={"judges", *asked})} | ai
-
-    @property
-    def named(self) -> list[Path]:
-        """Files and folders that the configuration names; no stage may clear them away."""
-        config = self.config
-        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
-        named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
-        return named + [path for term in (*self.terms, *self.gold_terms) for path in local_inputs(term)]
-
-    @property
-    def gold_terms(self) -> tuple[RewardTermSection, ...]:
-        """The reward that the policy does not learn from, where it is a source."""
-        source = self.config.monitor.gold
-        return (RewardTermSection(source=source),) if source not in ("", RUBRIC) else ()
-
-    @property
-    def reward_settings(self) -> dict[str, Any]:
-        """What of the settings makes the reward, other than the trained model's."""
-        if self.terms == (RewardTermSection(),):
-            return {}
-        section = self.config.reward
-        shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
-        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
-
-    @property
-    def watch_settings(self) -> dict[str, Any]:
-        """What of the monitor's settings can change the policy; none of the defaults does."""
-        section = self.config.monitor
-        return {} if section == MonitorSection() else {"monitor": section.model_dump()}
-
-    @property
-    def reward_inputs(self) -> list[Path]:
-        """Files and folders that the reward is made of."""
-        trained = [self.trained_folder] if self.trains_reward else []
-        return trained + [path for term in self.terms for path in local_inputs(term)]
-
-    @property
-    def align_inputs(self) -> list[Path]:
-        return [*self.reward_inputs, *(path for term in self.gold_terms for path in local_inputs(term)), *self.start]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -245,7 +171,7 @@ class Pipeline:
 
     def _side(self, place: int, prompt: Prompt) -> str:
         """Of a prompt without a split. What the reward model learned from can not be held out here."""
-        if self.ready_made:
+        if self.layout.ready_made:
             held_out = is_heldout(prompt.id, self.config.reward.heldout_share, self.config.seed)
         else:
             held_out = place % 3 == 2
@@ -274,7 +200,7 @@ class Pipeline:
         sample_completions(
             self.model,
             self.judged_prompts,
-            self.completions,
+            self.layout.completions,
             Decoding(settings.temperature, settings.top_p, settings.max_new_tokens),
             adapter=POLICY if start else None,
             name=self.config.model.source,
@@ -287,11 +213,11 @@ class Pipeline:
         )
 
     def label(self) -> None:
-        label(self.config, self.path, self.round, self.judged_prompts, self.completions, self.progress)
+        label(self.config, self.path, self.round, self.judged_prompts, self.layout.completions, self.progress)
 
     def consensus(self) -> None:
-        completions = read_jsonl(self.completions, Completion, unique="id")
-        judgements = read_jsonl(self.judgements, Judgement, unique="id")
+        completions = read_jsonl(self.layout.completions, Completion, unique="id")
+        judgements = read_jsonl(self.layout.judgements, Judgement, unique="id")
         kept = self.config.reward.ties != "drop"
         settle_into(
             self.path / "consensus", self.judged_prompts, completions, judgements, include_ties=kept, by=self.config.label.by
@@ -299,7 +225,7 @@ class Pipeline:
 
     def reward(self) -> None:
         settings = self.config.reward
-        if self.ready_made:
+        if self.layout.ready_made:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
             written: dict[tuple[str, str], Sequence[int]] = {}
         else:
@@ -324,7 +250,7 @@ class Pipeline:
     @cached_property
     def sources(self) -> Sources:
         section = self.config.reward
-        trained = RewardTermSection(source=str(self.trained_folder))
+        trained = RewardTermSection(source=str(self.layout.trained_folder))
         return Sources(
             self.model,
             dtype=self.dtype,
@@ -341,7 +267,7 @@ class Pipeline:
     @cached_property
     def reward_function(self) -> WeightedSum:
         """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
-        return self.sources.mixture(self.terms)
+        return self.sources.mixture(self.layout.terms)
 
     def score(self, answers: Any) -> list[float]:
         return self.reward_function(answers)
@@ -359,8 +285,8 @@ class Pipeline:
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
         version += f"-round{self.round.number}" if self.round.number > 1 else ""
-        policy_gradient.save(method, self.policy_folder, policy_version=version)
-        self.held = self.policy_folder
+        policy_gradient.save(method, self.layout.policy_folder, policy_version=version)
+        self.held = self.layout.policy_folder
         write_json(self.path / name / "result.json", found)
 
     @property
@@ -368,11 +294,11 @@ class Pipeline:
         """The reward that the policy does not learn from."""
         if self.config.monitor.gold == RUBRIC:
             return rubric_gold(self.prompts["heldout"])
-        return next((self.sources.reward(term) for term in self.gold_terms), None)
+        return next((self.sources.reward(term) for term in self.layout.gold_terms), None)
 
     def evaluate(self) -> None:
         _ = self.reward_function
-        self.hold(self.policy_folder)
+        self.hold(self.layout.policy_folder)
         evaluate(
             self.model,
             self.prompts["heldout"],
@@ -386,14 +312,14 @@ class Pipeline:
         )
 
     def report(self) -> None:
-        judged = self.trains_reward and not self.ready_made
+        judged = self.layout.trains_reward and not self.layout.ready_made
         counts = {name: len(prompts) for name, prompts in self.prompts.items()}
         found = summarise(
             self.config,
             self.run,
             command=self.command,
             judged=judged,
-            trains_reward=self.trains_reward,
+            trains_reward=self.layout.trains_reward,
             counts=counts,
             longest_prompt=self.longest_prompt if self.device.type == "cpu" else 0,
         )

@@ -57,7 +57,7 @@ def run_rounds(
                 if last is not None:
                     return {}
                 earlier.append(place)
-                start = pipeline.policy_folder
+                start = pipeline.layout.policy_folder
                 if number == config.rounds or number > finished:
                     once(partial(_compare, folder, list(earlier), pipeline), "rounds")
     return summary | {"rounds": read_json(folder / FILE)["rounds"]} if summary else {}
@@ -96,14 +96,16 @@ def _compare(folder: Path, rounds: list[Path], pipeline: Pipeline) -> None:
     """Writes rounds.json and the pages, unless they are of these very rounds."""
     settings = pipeline.config.evaluate
     made_of = [file_hash(path / "evaluate" / name) for path in rounds for name in ("before.jsonl", "after.jsonl")]
-    made_of += [file_hash(path) for path in pipeline.align_inputs] + [str(settings.num_resamples)]
+    made_of += [file_hash(path) for path in pipeline.layout.align_inputs] + [str(settings.num_resamples)]
     known = read_json(folder / FILE) if (folder / FILE).exists() else {}
     if known.get("made_of") != made_of:
         policies = [_measured(BASE, rounds[0], "before", pipeline)]
         policies += [_measured(f"round {n}", path, "after", pipeline) for n, path in enumerate(rounds, start=1)]
         compared = compare_rounds(policies, num_resamples=settings.num_resamples, seed=pipeline.config.seed)
         labels = [{}, *map(_labels, rounds)]
-        found = [row | about for row, about in zip(compared, labels, strict=True)]
+        simulated = pipeline.config.round.judges == "simulated"
+        believed = "gold" if "gold" in policies[-1].scores else "rubric" if simulated else "reward"
+        found = [row | about | {"believed": believed} for row, about in zip(compared, labels, strict=True)]
         write_json(folder / FILE, {"made_of": made_of, "judge": pipeline.path.name, "rounds": found})
     build_rounds(folder)
 
@@ -118,7 +120,7 @@ def _measured(name: str, path: Path, side: str, pipeline: Pipeline) -> Measured:
         "reward": list(_scores(pipeline.score, completions, known, pipeline)),
         "rubric": [float(row["rubric"]) if told(prompt) else None for row, prompt in zip(rows, known, strict=True)],
     }
-    if pipeline.gold_terms and (gold := pipeline.gold) is not None:
+    if pipeline.layout.gold_terms and (gold := pipeline.gold) is not None:
         scores["gold"] = list(_scores(gold, completions, known, pipeline))
     return Measured(name, [prompt.id for prompt in known], scores)
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from heedful.config import Config, load, says, to_toml
+from heedful.config import Config, LabelledSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
 from heedful.errors import DataError, StoreError
@@ -151,17 +151,18 @@ def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     write_jsonl(folder / PAIRS, pairs)
     # The prompts themselves, so that the held-out ones are the run's, whatever the pairs say.
     write_jsonl(folder / "prompts.jsonl", [prompt for prompts in pipeline.prompts.values() for prompt in prompts])
-    reward = made.config.reward.model_copy(update={"preferences": (str(folder / PAIRS),), "terms": ()})
+    own_pairs = {"preferences": (str(folder / PAIRS),), "labelled": LabelledSection(), "terms": ()}
+    reward = made.config.reward.model_copy(update=own_pairs)
     prompts = made.config.prompts.model_copy(update={"files": (str(folder / "prompts.jsonl"),)})
     learned = made.config.model_copy(update={"reward": reward, "prompts": prompts, "rounds": 1, "seed": made.seed})
     start = made.run / made.parent.policy
     ppo = Pipeline(learned, own, progress, round_=Round(start=start))
     for name in ("reward", method):
-        inputs = [folder / PAIRS] if name == "reward" else [*ppo.align_inputs]
+        inputs = [folder / PAIRS] if name == "reward" else [*ppo.layout.align_inputs]
         section = learned.reward if name == "reward" else ppo.settings
         work = ppo.reward if name == "reward" else ppo.align
         ppo.stage(name, work, section.model_dump(mode="json"), *inputs)
-    return ppo.policy_folder
+    return ppo.layout.policy_folder
 
 
 def _marks(opinions: Opinions, pipeline: Pipeline) -> list[kto.Marked]:
@@ -209,7 +210,7 @@ def _evaluated(made: Update, own: Run, pipeline: Pipeline, policy: Path, progres
 
     def work() -> None:
         asked: Sequence[Prompt] = pipeline.prompts["heldout"]
-        gold = pipeline.gold if pipeline.gold_terms else None
+        gold = pipeline.gold if pipeline.layout.gold_terms else None
         found = evaluate_versions(
             pipeline.model,
             asked,
@@ -228,5 +229,5 @@ def _evaluated(made: Update, own: Run, pipeline: Pipeline, policy: Path, progres
 
     _ = pipeline.reward_function  # before a policy is held: a reward may be an adapter on the same base
     settings = config.evaluate.model_dump() | {"margin": config.update.margin, "seed": config.seed}
-    own.stage("evaluate", work, settings=settings, inputs=[start, policy, *pipeline.reward_inputs])
+    own.stage("evaluate", work, settings=settings, inputs=[start, policy, *pipeline.layout.reward_inputs])
     return dict(read_json(folder / "evaluate" / "result.json"))

@@ -23,7 +23,7 @@ def row(name: str, mean: float, change: float | None = None, verdict: str = "imp
         measure |= {"difference": interval(change), "verdict": verdict, "wins": interval(0.6)}
         about = {"num_judgements": 48, "num_pairs": 30, "krippendorff_alpha": 0.5, "reward_accuracy": interval(0.7)}
         about |= {"kl": interval(3.0), "steps": 5}
-    return {"name": name, "measures": {"reward": measure, "rubric": measure}} | about
+    return {"name": name, "believed": "rubric", "measures": {"reward": measure, "rubric": measure}} | about
 
 
 ROWS = [row("base", 0.4), row("round 1", 0.5, 0.1), row("round 2", 0.6, 0.1)]

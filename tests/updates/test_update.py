@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 from in_process import assert_told, heedful
-from said_of_answers import listed, opinions_on, say
+from safetensors.torch import load_file
+from said_of_answers import liked, listed, opinions_on, say
 
 from heedful.cli.talk import policy_of
 from heedful.config import Config
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError, StoreError
 from heedful.models.policy import POLICY, load_language_model
-from heedful.opinions import FOLDER, Opinions, corrected, read_opinions
-from heedful.records import Completion, Prompt, read_jsonl
+from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, write_opinions
+from heedful.records import Completion, Preference, Prompt, read_jsonl
 from heedful.update_flow import update
 from heedful.version_log import Versions
 from heedful.versions import policy_in_use
@@ -176,3 +177,28 @@ def test_the_command_lists_versions_and_goes_back(updated: Path, tmp_path: Path)
     assert json.loads(heedful("update", run, "1", "--rollback", "--json").stdout)["in_use"] == 1
     assert heedful("update", run, "1").returncode == 2
     assert_told(heedful("update", tmp_path / "absent"), "no run directory")
+
+
+def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(aligned, run)
+    say(run, opinions_on(run, as_the_reward=True))
+    # With a margin of any size nothing but a clear worsening speaks against two small steps.
+    small = ("ppo.max_steps=2", "ppo.learning_rate=1e-4", "reward.epochs=1", "update.margin=9.0")
+    result = update(run, quiet, overrides=("update.method=ppo", *small))
+    assert result["method"] == "ppo"
+    pairs = read_jsonl(run / "versions/1/pairs.jsonl", Preference)
+    assert pairs
+    assert all(liked(pair.chosen) > liked(pair.rejected) for pair in pairs)
+    assert json.loads((run / "versions/1/reward/result.json").read_text())["num_pairs"] > 0
+    old, new = (load_file(run / place / "adapter_model.safetensors") for place in ("ppo/policy", "versions/1/ppo/policy"))
+    moved = max(float((new[name] - old[name]).abs().max()) for name in old)
+    fresh = max(float(old[name].abs().max()) for name in old if "lora_A" in name)
+    assert 0 < moved < 0.1 * fresh, "two small steps from the weights of version 0"
+    # Thumbs that all point one way make no pair.
+    upward = opinions_on(run, as_the_reward=True, labeler="bob")
+    votes = [vote.model_copy(update={"value": 1, "labeler": "bob"}) for vote in upward.votes]
+    write_opinions(tmp_path / "upward", upward._replace(votes=votes))
+    shutil.rmtree(run / FOLDER)
+    with pytest.raises(DataError, match="the new votes make no pair"):
+        update(run, quiet, feedback=[tmp_path / "upward"], overrides=("update.method=ppo", *small))

@@ -48,9 +48,9 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def sentence(rows: list[dict[str, Any]]) -> str:
-    """What the last round did to the one before, by the rubric or gold: by what no policy was optimised against."""
+    """What the last round did to the one before, by the measure that is to be believed."""
     last = rows[-1]
-    measure = next((name for name in ("gold", "rubric", "reward") if name in last["measures"]), "reward")
+    measure = _believed(last)
     found = last["measures"][measure]
     if len(rows) < 3 or "difference" not in found:
         return "One round has been run, so there is none to compare it with."
@@ -65,15 +65,21 @@ def sentence(rows: list[dict[str, Any]]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """For the terminal: name, labels so far, reward, rubric, wins over the round before by the rubric."""
+    """For the terminal: name, labels so far, reward, rubric, wins over the round before by the believed measure."""
     shown, labels = [], 0
     for row in rows:
         labels += row.get("num_judgements", 0)
         measures = row["measures"]
         means = [number(measures[name]["mean"]["estimate"]) if name in measures else "" for name in ("reward", "rubric")]
-        wins = next((measures[name]["wins"] for name in ("gold", "rubric", "reward") if "wins" in measures.get(name, {})), None)
+        wins = measures[_believed(row)].get("wins")
         shown.append((row["name"], str(labels), *means, percent(wins) if wins else ""))
     return shown
+
+
+def _believed(row: dict[str, Any]) -> str:
+    """Gold where there is one, the rubric where simulated labelers went by it, else the reward."""
+    named = str(row.get("believed", "reward"))
+    return named if named in row["measures"] else "reward"
 
 
 def _labels(row: dict[str, Any]) -> tuple[str, ...]:
