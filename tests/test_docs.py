@@ -33,10 +33,12 @@ from heedful.config import (
     RewardSection,
     RewardTermSection,
     RLOOSection,
+    RoundSection,
     SampleSection,
     ScaleSection,
     Section,
     SFTSection,
+    UpdateSection,
 )
 from heedful.config.file import FILES, MODELS
 from heedful.training.tictactoe.settings import BoardPPOSection, BoardQSection
@@ -53,6 +55,7 @@ BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
 CONSTITUTIONAL_PAGE = ROOT / "docs" / "methods" / "constitutional-ai.md"
+ROUNDS_PAGE, UPDATES_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("rounds", "updates"))
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -117,6 +120,8 @@ SETTINGS = [
     pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
     pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
+    pytest.param(ROUNDS_PAGE, "## Settings", RoundSection, id="round"),
+    pytest.param(UPDATES_PAGE, "## Settings", UpdateSection, id="update"),
     pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 2", PreferSection, id="prefer"),

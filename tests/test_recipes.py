@@ -80,7 +80,7 @@ def test_hh_trains_a_reward_model_on_real_pairs(shared_data: Path, tmp_path: Pat
     config = load(HH, (*local, *small))
     with Run(tmp_path / "run") as run:
         pipeline = Pipeline(config, run, lambda *_: None, "heedful run")
-        assert pipeline.ready_made
+        assert pipeline.layout.ready_made
         pipeline.reward()
         prompts = pipeline.prompts
         messages = prompts["heldout"][0].messages

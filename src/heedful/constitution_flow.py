@@ -62,7 +62,7 @@ def constitution_run(config: Config, folder: Path, progress: Progress, command: 
     with Run(folder / STAGE2 / "run") as run:
         pipeline = Pipeline(learned, run, progress, command)
         found["aligned"] = pipeline()
-    found["red_team"][STAGE2] = _attacked(config, pipeline.policy_folder, folder / RED_TEAM / STAGE2, progress)
+    found["red_team"][STAGE2] = _attacked(config, pipeline.layout.policy_folder, folder / RED_TEAM / STAGE2, progress)
     write_json(folder / SUMMARY, found)
     return found
 

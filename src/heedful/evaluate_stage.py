@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from heedful.config import EvaluateSection
 from heedful.engine import scoring
@@ -16,7 +16,7 @@ from heedful.evaluation.phrases import repeated_phrases
 from heedful.evaluation.statistics import mean_interval
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer, answer_of
-from heedful.records import Prompt, by_id
+from heedful.records import Completion, Prompt, by_id
 from heedful.store import write_json, write_text
 
 SIDES = (("before", None), ("after", POLICY))  # name and adapter
@@ -72,6 +72,68 @@ def evaluate(
     compared = compare(asked, sides["before"], sides["after"], **chances)
     by_tag = compare_by_tag(asked, sides["before"], sides["after"], **chances)
     write_json(folder / "compare.json", {"compare": compared, "by_tag": by_tag, "kl": kl.as_dict()})
+
+
+class Versioned(NamedTuple):
+    """compared: as `evaluation.compare.compare` gives it. scores: by name, of old and new answers, in the order of prompts."""
+
+    compared: dict[str, dict[str, Any]]
+    scores: dict[str, tuple[list[float], list[float]]]
+    prompts: list[str]
+
+
+def evaluate_versions(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    *,
+    sides: Sequence[tuple[str, Callable[[], None]]],
+    scores: Mapping[str, Callable[[Sequence[Answer]], list[float]]],
+    settings: EvaluateSection,
+    batch_rows: int,
+    max_prompt_tokens: int,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+) -> Versioned:
+    """Two versions of the adapter "policy" on the same prompts and seeds; writes what `evaluate` does, compare.json aside.
+
+    sides: "before" and "after", and what puts the version in place. scores: the first of them is the reward.
+    """
+    messages = {id_: prompt.messages for id_, prompt in by_id(prompts).items()}
+    sampled: dict[str, list[Completion]] = {}
+    for number, (name, take) in enumerate(sides, start=1):
+        take()
+        sampled[name] = sample_completions(
+            model,
+            prompts,
+            folder / f"completions-{name}.jsonl",
+            Decoding(settings.temperature, 1.0, settings.max_new_tokens),
+            adapter=POLICY,
+            name=model.source,
+            policy_version=name,
+            num_completions=settings.num_completions,
+            batch_rows=batch_rows,
+            max_prompt_tokens=max_prompt_tokens,
+            seed=seed + 1,
+            progress=lambda *_: None,
+        )
+        progress(number, len(sides), name)
+    (old, new), rows = sampled.values(), {}
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    answers = [
+        [answer_of(model, messages[one.prompt_id], one.text, token_ids=tokens_of(model, one)) for one in side]
+        for side in (old, new)
+    ]
+    for name, score in scores.items():
+        found[name] = (score(answers[0]), score(answers[1]))
+    for name, side, rewards in zip(sampled, (old, new), next(iter(found.values())), strict=True):
+        rows[name] = measure(prompts, side, rewards)
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows[name]))
+    answered = {one.prompt_id for one in old}
+    asked = [prompt for prompt in prompts if prompt.id in answered]
+    first, second = rows.values()
+    compared = compare(asked, first, second, num_resamples=settings.num_resamples, seed=seed)
+    return Versioned(compared, found, [one.prompt_id for one in old])
 
 
 def phrases_of(folder: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ Each reads its records, keeps some prompts for measuring, trains the adapter and
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def align_kto(
 
     def work() -> Result:
         model = _base(config)
-        marked = _voted(model, votes, completions, prompts) if votes else _marked_pairs(model, preferences, completions)
+        marked = _voted(model, votes, completions, prompts) if votes else marked_pairs(model, preferences, completions)
         fitting, left_out = _fitting(marked, model, settings)
         completed = kto.with_mismatches(fitting, max_tokens=_limit(model, settings), seed=config.seed)
         train, heldout = split_by_prompt(
@@ -301,13 +301,18 @@ def _voted(
             tally[vote.completion_id] = tally.get(vote.completion_id, 0) + (1 if vote.value else -1)
     if not tally:
         raise DataError(f"{', '.join(map(str, votes))}: holds no vote")
+    return marked_votes(answers, tally)
+
+
+def marked_votes(answers: Mapping[str, tuple[str, Answer]], tally: Mapping[str, int]) -> list[kto.Marked]:
+    """answers: prompt id and answer, by completion id. tally: thumbs up less thumbs down; where they are level, no mark."""
     undecided = sum(count == 0 for count in tally.values())
     if undecided:
         print(f"{undecided} completions with as many thumbs up as down were left out", file=sys.stderr)
     return [kto.Marked(*answers[id_], count > 0) for id_, count in tally.items() if count]
 
 
-def _marked_pairs(model: LanguageModel, preferences: Sequence[Path], completions: Sequence[Path]) -> list[kto.Marked]:
+def marked_pairs(model: LanguageModel, preferences: Sequence[Path], completions: Sequence[Path]) -> list[kto.Marked]:
     """Chosen answers as good, rejected ones as bad; one that wins as often as it loses has no mark. Ties are no pairs."""
     written = _written(completions)
     tally: dict[tuple[str, tuple[Message, ...], str], int] = {}

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from heedful import __version__
 from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched, vllm_server
-from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, says, to_toml
+from heedful.config import RUBRIC, Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
-from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
+from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
-from heedful.errors import DataError, ModelError
-from heedful.evaluate_stage import evaluate, phrases_of
+from heedful.errors import DataError
+from heedful.evaluate_stage import evaluate
 from heedful.feedback.settlement import settle_into
-from heedful.feedback.simulated import simulate
-from heedful.fit import run_peak
+from heedful.label_stage import label, require_judges
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
 from heedful.progress import Progress, telling
@@ -36,13 +33,18 @@ from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward, WeightedSum
-from heedful.rewards.source import TRAINED, Sources, local_inputs
+from heedful.rewards.source import Sources
+from heedful.rounds import Round
+from heedful.run_layout import Layout
+from heedful.run_summary import summarise
 from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.team import team
+from heedful.thumbs import thumbs_reward
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
 from heedful.training.rollout import Question
+from heedful.versions import version_of
 
 
 class Pipeline:
@@ -55,60 +57,57 @@ class Pipeline:
         progress: Progress,
         command: str = "heedful run",
         reward_folder: Path | str | None = None,
+        round_: Round | None = None,
     ) -> None:
-        """reward_folder: any source of rewards, in place of those that the configuration names."""
+        """reward_folder: any source of rewards, in place of those that the configuration names. round_: of several."""
         self.config = config
+        self.round = round_ or Round()
         self.run = run
         self.path = run.path
         self.command = command
         self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = telling(run.path, progress)
         given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
-        self.terms = given or (RewardTermSection(),)
-        self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        self.layout = Layout(config, run.path, self.round, given or (RewardTermSection(),))
         self.freshly_trained: Reward | None = None
+        self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
         self.device = choose_device()
         self.dtype = choose_dtype(config.model.dtype, self.device)
-        # Pairs or labels that people made elsewhere take the place of the first three stages.
-        self.ready_made = bool(config.reward.preferences or config.reward.labelled.files)
 
     def __call__(self, from_stage: str | None = None, until: str | None = None) -> dict[str, Any]:
         """Runs what is not finished yet; from_stage: this one and all after it anew; until: none after this one.
 
         Returns the summary, or nothing when the report was not reached.
         """
-        config = self.config
+        config, layout = self.config, self.layout
         stages = stages_of(config, from_stage, until)
-        self.run.check(stages, self.named)
+        self.run.check(stages, layout.named)
         if from_stage is not None:
-            self.run.forget_from(from_stage, all_stages(config), self.named)
+            self.run.forget_from(from_stage, all_stages(config), layout.named)
         self.keep_config()
 
         def stage(name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
             if name in stages:
                 self.stage(name, work, settings, *inputs)
 
-        if self.trains_reward and not self.ready_made:
-            stage("sample", self.sample, config.sample.model_dump())
+        if layout.trains_reward and not layout.ready_made:
+            require_judges(config)
+            stage("sample", self.sample, config.sample.model_dump() | layout.sampled_settings, *layout.start)
             judged = [Path(config.label.judgements)] if config.label.judgements else []
-            stage("label", self.label, config.label.model_dump(exclude={"by"}), self.completions, *judged)
+            asked_of = config.label.model_dump(exclude={"by"}) | layout.judge_settings
+            stage("label", self.label, asked_of, layout.completions, *judged)
             kept: dict[str, Any] = {"include_ties": True} if config.reward.ties != "drop" else {}
             kept |= {"by": config.label.by} if config.label.by != "votes" else {}
-            stage("consensus", self.consensus, kept, self.completions, self.judgements)
-        if self.trains_reward:
+            stage("consensus", self.consensus, kept, layout.completions, layout.judgements)
+        if layout.trains_reward:
             labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
-            pairs = labels or [self.preferences]
+            pairs = labels or [*layout.earlier_preferences, layout.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
-        stage(
-            config.method,
-            self.align,
-            self.align_settings,
-            *self.align_inputs,
-        )
+        stage(config.method, self.align, layout.align_settings, *layout.align_inputs)
         # The draws depend on which prompts share a batch.
-        asked = config.evaluate.model_dump() | self.reward_settings | {"batch_rows": config.sample.batch_rows}
-        stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
+        asked = config.evaluate.model_dump() | layout.reward_settings | {"batch_rows": config.sample.batch_rows}
+        stage("evaluate", self.evaluate, asked, *layout.reward_inputs, layout.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages and team().rank == 0 else {}
 
@@ -117,10 +116,10 @@ class Pipeline:
 
     def align_alone(self) -> dict[str, Any]:
         """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
-        name = self.config.method
-        self.run.check([name], self.named)
+        name, layout = self.config.method, self.layout
+        self.run.check([name], layout.named)
         self.keep_config()
-        self.stage(name, self.align, self.align_settings, *self.align_inputs)
+        self.stage(name, self.align, layout.align_settings, *layout.align_inputs)
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
@@ -132,61 +131,6 @@ class Pipeline:
         self.progress(name, 0, 0, "")
         ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
-
-    # Where things are
-
-    completions = property(lambda self: self.path / "sample" / "completions.jsonl")
-    judgements = property(lambda self: self.path / "label" / "judgements.jsonl")
-    preferences = property(lambda self: self.path / "consensus" / "preferences.jsonl")
-    policy_folder = property(lambda self: self.path / self.config.method / "policy")
-    trained_folder = property(lambda self: self.path / "reward" / "model")
-
-    @property
-    def named(self) -> list[Path]:
-        """Files and folders that the configuration names; no stage may clear them away."""
-        config = self.config
-        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
-        named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
-        return named + [path for term in (*self.terms, *self.gold_terms) for path in local_inputs(term)]
-
-    @property
-    def gold_terms(self) -> tuple[RewardTermSection, ...]:
-        """The reward that the policy does not learn from, where it is a source."""
-        source = self.config.monitor.gold
-        return (RewardTermSection(source=source),) if source not in ("", RUBRIC) else ()
-
-    @property
-    def reward_settings(self) -> dict[str, Any]:
-        """What of the settings makes the reward, other than the trained model's."""
-        if self.terms == (RewardTermSection(),):
-            return {}
-        section = self.config.reward
-        shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
-        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
-
-    @property
-    def watch_settings(self) -> dict[str, Any]:
-        """What of the monitor's settings can change the policy; none of the defaults does."""
-        section = self.config.monitor
-        return {} if section == MonitorSection() else {"monitor": section.model_dump()}
-
-    @property
-    def align_settings(self) -> dict[str, Any]:
-        """What makes the policy: the method's section, the reward, the monitor, and how old the weights that sample may be."""
-        scale = self.config.scale
-        found = self.settings.model_dump() | self.reward_settings | self.watch_settings
-        found |= {"max_staleness": scale.max_staleness} if scale.max_staleness else {}
-        return found | ({"sampler": "vllm"} if scale.vllm_url else {})
-
-    @property
-    def reward_inputs(self) -> list[Path]:
-        """Files and folders that the reward is made of."""
-        trained = [self.trained_folder] if self.trains_reward else []
-        return trained + [path for term in self.terms for path in local_inputs(term)]
-
-    @property
-    def align_inputs(self) -> list[Path]:
-        return self.reward_inputs + [path for term in self.gold_terms for path in local_inputs(term)]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -208,9 +152,20 @@ class Pipeline:
                 raise DataError(f"there is no prompt with split {name!r}; mark some so in prompts.files")
         return found
 
+    @property
+    def judged_prompts(self) -> list[Prompt]:
+        """Training prompts whose completions are judged in this round."""
+        return self.round.share(self.prompts["train"], self.config.round.num_prompts)
+
+    def hold(self, folder: Path) -> None:
+        """Gives the adapter "policy" the weights that were saved in a folder."""
+        if self.held != folder:
+            self.model.load_adapter(POLICY, folder)
+            self.held = folder
+
     def _side(self, place: int, prompt: Prompt) -> str:
         """Of a prompt without a split. What the reward model learned from can not be held out here."""
-        if self.ready_made:
+        if self.layout.ready_made:
             held_out = is_heldout(prompt.id, self.config.reward.heldout_share, self.config.seed)
         else:
             held_out = place % 3 == 2
@@ -232,57 +187,47 @@ class Pipeline:
     # The stages
 
     def sample(self) -> None:
-        settings = self.config.sample
-        write_jsonl(self.path / "sample" / "prompts.jsonl", self.prompts["train"])
+        settings, start = self.config.sample, self.round.start
+        write_jsonl(self.path / "sample" / "prompts.jsonl", self.judged_prompts)
+        if start:
+            self.hold(start)
         sample_completions(
             self.model,
-            self.prompts["train"],
-            self.completions,
+            self.judged_prompts,
+            self.layout.completions,
             Decoding(settings.temperature, settings.top_p, settings.max_new_tokens),
-            adapter=None,
+            adapter=POLICY if start else None,
             name=self.config.model.source,
-            policy_version="base",
+            policy_version=version_of(start) if start else "base",
             num_completions=settings.num_completions,
             batch_rows=settings.batch_rows,
             max_prompt_tokens=self.config.prompts.max_prompt_tokens,
-            seed=self.config.seed,
+            seed=self.round.seed(self.config.seed),
             progress=self.bar("sample"),
         )
 
     def label(self) -> None:
-        settings = self.config.label
-        if settings.judgements:
-            judgements = read_jsonl(Path(settings.judgements), Judgement, unique="id")
-        else:
-            judgements = simulate(
-                self.prompts["train"],
-                read_jsonl(self.completions, Completion, unique="id"),
-                num_labelers=settings.num_labelers,
-                num_careless=settings.num_careless,
-                noise=settings.noise,
-                criterion=settings.criterion,
-                seed=self.config.seed,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-        write_jsonl(self.judgements, judgements)
+        label(self.config, self.path, self.round, self.judged_prompts, self.layout.completions, self.progress)
 
     def consensus(self) -> None:
-        completions = read_jsonl(self.completions, Completion, unique="id")
-        judgements = read_jsonl(self.judgements, Judgement, unique="id")
+        completions = read_jsonl(self.layout.completions, Completion, unique="id")
+        judgements = read_jsonl(self.layout.judgements, Judgement, unique="id")
         kept = self.config.reward.ties != "drop"
         settle_into(
-            self.path / "consensus", self.prompts["train"], completions, judgements, include_ties=kept, by=self.config.label.by
+            self.path / "consensus", self.judged_prompts, completions, judgements, include_ties=kept, by=self.config.label.by
         )
 
     def reward(self) -> None:
         settings = self.config.reward
-        if self.ready_made:
+        if self.layout.ready_made:
             pairs = [pair for file in settings.preferences for pair in read_preferences(local_file(file))]
-            written: dict[tuple[str, str], list[int]] = {}
+            written: dict[tuple[str, str], Sequence[int]] = {}
         else:
-            completions = read_jsonl(self.completions, Completion)
-            pairs = read_run_pairs(self.preferences, completions)
-            written = {(c.prompt_id, c.text): tokens_of(self.model, c) for c in completions}
+            pairs, written = [], {}
+            for folder in (*self.round.earlier, self.path):  # all judgements so far
+                completions = read_jsonl(folder / "sample" / "completions.jsonl", Completion)
+                pairs += read_run_pairs(folder / "consensus" / "preferences.jsonl", completions)
+                written |= {(c.prompt_id, c.text): tokens_of(self.model, c) for c in completions}
         self.freshly_trained, result = train_reward(
             self.model,
             settings,
@@ -299,7 +244,7 @@ class Pipeline:
     @cached_property
     def sources(self) -> Sources:
         section = self.config.reward
-        trained = RewardTermSection(source=str(self.trained_folder))
+        trained = RewardTermSection(source=str(self.layout.trained_folder))
         return Sources(
             self.model,
             dtype=self.dtype,
@@ -308,12 +253,15 @@ class Pipeline:
             aggregate=section.aggregate,
             coef=section.disagreement_coef,
             compiling=self.config.model.compile,
+            thumbs=lambda: thumbs_reward(
+                self.config, self.path, [*self.prompts["train"], *self.prompts["heldout"]], self.progress
+            ),
         )
 
     @cached_property
     def reward_function(self) -> WeightedSum:
         """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
-        return self.sources.mixture(self.terms)
+        return self.sources.mixture(self.layout.terms)
 
     def score(self, answers: Any) -> list[float]:
         return self.reward_function(answers)
@@ -321,12 +269,20 @@ class Pipeline:
     def align(self) -> None:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
-        method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
-        if server := vllm_server(self.config, self.path / self.config.method / "adapters"):
+        own = self.config.model_copy(update={"seed": self.round.seed(self.config.seed)})
+        if self.round.start:
+            self.hold(self.round.start)
+        method = new_method(own, self.model, reward, self.questions("train"), self.questions("heldout"))
+        if self.round.start:
+            policy_gradient.take_critic(method, self.round.start)
+        self.held = None
+        if server := vllm_server(self.config, self.path / name / "adapters"):
             method.ask_server(server)
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
-        policy_gradient.save(method, self.policy_folder, policy_version=version)
+        version += f"-round{self.round.number}" if self.round.number > 1 else ""
+        policy_gradient.save(method, self.layout.policy_folder, policy_version=version)
+        self.held = self.layout.policy_folder
         write_json(self.path / name / "result.json", found)
 
     @property
@@ -334,12 +290,11 @@ class Pipeline:
         """The reward that the policy does not learn from."""
         if self.config.monitor.gold == RUBRIC:
             return rubric_gold(self.prompts["heldout"])
-        return next((self.sources.reward(term) for term in self.gold_terms), None)
+        return next((self.sources.reward(term) for term in self.layout.gold_terms), None)
 
     def evaluate(self) -> None:
         _ = self.reward_function
-        if POLICY not in self.model.adapters:
-            self.model.load_adapter(POLICY, self.policy_folder)
+        self.hold(self.layout.policy_folder)
         evaluate(
             self.model,
             self.prompts["heldout"],
@@ -353,45 +308,16 @@ class Pipeline:
         )
 
     def report(self) -> None:
-        write_json(self.path / "summary.json", self.summary())
+        judged = self.layout.trains_reward and not self.layout.ready_made
+        counts = {name: len(prompts) for name, prompts in self.prompts.items()}
+        found = summarise(
+            self.config,
+            self.run,
+            command=self.command,
+            judged=judged,
+            trains_reward=self.layout.trains_reward,
+            counts=counts,
+            longest_prompt=self.longest_prompt if self.device.type == "cpu" else 0,
+        )
+        write_json(self.path / "summary.json", found)
         build(self.path)
-
-    def summary(self) -> dict[str, Any]:
-        """What came out, in one object."""
-        path = self.path
-        judged = self.trains_reward and not self.ready_made
-        labelled = read_json(path / "consensus" / "agreement.json") if judged else {}
-        labelers = read_json(path / "consensus" / "labelers.json") if judged else []
-        trained = {"reward_model": read_json(path / "reward" / "result.json")} if self.trains_reward else {}
-        done = self.run.manifest["stages"]
-        return {
-            "model": self.config.model.source,
-            "seed": self.config.seed,
-            "heedful_version": __version__,
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
-            **read_json(path / "evaluate" / "compare.json"),
-            "phrases": phrases_of(path / "evaluate"),
-            "kl_target": self.settings.kl_target,
-            **trained,
-            "align": read_json(path / self.config.method / "result.json"),
-            "labelers": labelers,
-            "agreement": labelled,
-            "simulated_labelers": judged and not self.config.label.judgements,
-            "counts": {name: len(prompts) for name, prompts in self.prompts.items()},
-            "seconds": {name: done[name]["seconds"] for name in all_stages(self.config) if "seconds" in done.get(name, {})},
-            # Of this process: a run that was resumed has had others.
-            "peak_memory_mb": round(peak_memory() / 2**20, 1),
-            "predicted_memory_mb": self.predicted_memory_mb(),
-        }
-
-    def predicted_memory_mb(self) -> float | None:
-        """What the peak should have been. None where the method did not run in this process, and where no prediction is made:
-        on a GPU, for rewards that are no adapter on the base, and for models of other families.
-        """
-        if not self.longest_prompt or self.device.type != "cpu" or self.config.reward.model or not self.trains_reward:
-            return None
-        try:
-            return round(run_peak(self.config, longest_prompt=self.longest_prompt) / 2**20, 1)
-        except ModelError:
-            return None

@@ -8,6 +8,7 @@ lie in `feedback.jsonl` beside it, so that nothing is asked twice, also where se
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def require_gate(config: Config) -> None:
 
 
 def _work(config: Config, output: Path, constitution: Constitution, progress: Progress) -> None:
-    settings, folder, calls = config.prefer, output / STAGE, output / CALLS
+    folder, calls = output / STAGE, output / CALLS
     # The gate first: where nobody may judge, nothing need be written.
     chosen, figures = _gated(config, constitution, calls, progress)
     write_json(folder / "gate.json", figures)
@@ -90,17 +91,7 @@ def _work(config: Config, output: Path, constitution: Constitution, progress: Pr
     completions, dropped, usage = _answers(config, constitution, prompts, calls, progress)
     write_jsonl(folder / "prompts.jsonl", prompts)
     write_jsonl(folder / "completions.jsonl", completions)
-    judge = open_judge(chosen, calls, lambda done, total: progress("judge", done, total, chosen.name))
-    slope = figures["slope"] if settings.calibrate and figures["slope"] else 1.0
-    opinions = compared(judge, prompts, completions, temper=lambda opinion: sharpened(opinion, slope))
-    made = verdicts(
-        opinions,
-        labeler=chosen.name,
-        criterion=settings.criterion,
-        near_tie=settings.near_tie,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        scorer=chosen.kind,
-    )
+    made = _judged(config, chosen, figures, prompts, completions, calls, progress)
     if not made.preferences:
         reasons = (
             ", ".join(f"{count} {reason}" for reason, count in made.left_out.items()) or "no prompt has two different answers"
@@ -113,6 +104,41 @@ def _work(config: Config, output: Path, constitution: Constitution, progress: Pr
     write_jsonl(folder / "principles.jsonl", made.by_principle)
     write_jsonl(folder / "preferences.jsonl", made.preferences)
     write_json(folder / "result.json", _result(figures, made, len(prompts), len(completions), dropped, usage))
+
+
+def judge_answers(
+    config: Config, prompts: Sequence[Prompt], completions: Sequence[Completion], folder: Path, calls: Path, progress: Progress
+) -> Verdicts:
+    """What the judge of [prefer] says of answers that are there already; what the gate found goes into folder/gate.json.
+
+    calls: a file of finished calls. Raises DataError where the gate refuses every judge and none is forced.
+    """
+    chosen, figures = _gated(config, load(config.prefer.constitution), calls, progress)
+    write_json(folder / "gate.json", figures)
+    return _judged(config, chosen, figures, prompts, completions, calls, progress)
+
+
+def _judged(
+    config: Config,
+    chosen: Named,
+    figures: Result,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    calls: Path,
+    progress: Progress,
+) -> Verdicts:
+    settings = config.prefer
+    judge = open_judge(chosen, calls, lambda done, total: progress("judge", done, total, chosen.name))
+    slope = figures["slope"] if settings.calibrate and figures["slope"] else 1.0
+    opinions = compared(judge, prompts, completions, temper=lambda opinion: sharpened(opinion, slope))
+    return verdicts(
+        opinions,
+        labeler=chosen.name,
+        criterion=settings.criterion,
+        near_tie=settings.near_tie,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        scorer=chosen.kind,
+    )
 
 
 def _result(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import consensus, flow, serve, talk
+from heedful.cli import consensus, flow, serve, status, talk, update
 from heedful.cli.later import add_group
 from heedful.errors import HeedfulError
 
@@ -44,6 +44,8 @@ def root(
 flow.register(app)
 talk.register(app)
 serve.register(app)
+status.register(app)
+update.register(app)
 consensus.register(app)
 add_group(app, "label", "Judgements: who ranks the completions.")
 add_group(app, "reward", "Rewards: train models of them, ask them, measure them.")

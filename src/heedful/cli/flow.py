@@ -151,8 +151,9 @@ def run(
 
     Example: `heedful run heedful.toml --dir runs/first --set ppo.max_steps=10`
 
-    To have people rank the completions: `heedful run heedful.toml --dir runs/first --until sample`, then
-    `heedful run heedful.toml --dir runs/first --set label.judgements=judgements.jsonl`
+    With `rounds = 3` it goes through them. With `round.judges = "people"` it waits for people on a labelling server; the same
+    command goes on after an interruption. To have people rank in a file: `--until sample`, then
+    `--set label.judgements=judgements.jsonl`
     """
     from heedful.config import load
 
@@ -165,7 +166,9 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
     from heedful.cli.terminal import Bars, emit, table
     from heedful.report.findings import repetition
     from heedful.report.numbers import percent
+    from heedful.report.rounds import table as table_of_rounds
     from heedful.report.table import compare_table
+    from heedful.rounds import rounds_in
     from heedful.scale.launch import first_start, share_work
     from heedful.stages import stages_of
     from heedful.store import Run
@@ -174,13 +177,18 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
 
     def work(place: Path) -> dict[str, Any]:
         from heedful.pipeline import Pipeline
+        from heedful.rounds_flow import run_rounds
 
+        again = from_stage if first_start() else None
+        if config.rounds > 1:
+            with Bars() as bars:
+                return run_rounds(config, place, bars, command, again, until)
         with Run(place) as opened, Bars() as bars:
-            return Pipeline(config, opened, bars, command)(from_stage if first_start() else None, until)
+            return Pipeline(config, opened, bars, command)(again, until)
 
     summary = share_work(config.scale, folder, work)
     if not summary:
-        folder /= str(until)
+        folder = (rounds_in(folder) or [folder])[-1] / str(until)
         by_people = until == "sample" and not config.label.judgements
         more = "; judgements by people: add --set label.judgements=FILE" if by_people else ""
         text = f"stopped after {until}: {folder}\ngo on with the same command without --until{more}"
@@ -206,22 +214,32 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
     for labeler in summary["labelers"]:
         q = "" if labeler.get("q") is None else f" (q = {labeler['q']:.3f})"
         print(f"{labeler['labeler']:<14}{labeler['verdict']}{q}")
+    if "rounds" in summary:
+        print()
+        columns = ("", "labels so far", "reward", "rubric", "wins over the one before")
+        table("Rounds, on held-out prompts", columns, table_of_rounds(summary["rounds"]))
     minutes = sum(summary["seconds"].values()) / 60
     predicted = summary["predicted_memory_mb"]
     beside = "" if predicted is None else f" ({predicted / 1024:.1f} predicted)"
     print(f"\n{minutes:.1f} minutes, peak memory {summary['peak_memory_mb'] / 1024:.2f} GB{beside}")
-    print(f"report        {folder / 'report.html'}")
+    print(f"report        {folder / ('rounds.html' if 'rounds' in summary else 'report.html')}")
     print(f"talk to it    heedful chat {folder} --compare {config.model.source}")
 
 
 def report(folder: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
-    """Write report.html and report.md of a run anew, and the model card in its policy's folder.
+    """Write report.html and report.md of a run anew, and the model card in its policy's folder; of rounds, those of each.
 
     Example: `heedful report runs/demo`
     """
     from heedful.report.build import build
+    from heedful.report.rounds import build_rounds
+    from heedful.rounds import rounds_in
 
-    print(build(run_directory(folder)))
+    rounds = rounds_in(folder)
+    for place in rounds or [run_directory(folder)]:
+        print(build(place))
+    if (folder / "rounds.json").is_file():
+        print(build_rounds(folder))
 
 
 def run_directory(folder: Path) -> Path:

@@ -162,27 +162,30 @@ def export(
 
 
 def export_chat(
-    output: Annotated[Path, typer.Option("--output", help="Folder for prompts, completions and votes.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for prompts, completions, votes and judgements.")],
+    run: Annotated[str | None, typer.Option("--run", help="Of chats with this run alone, by its name on the page.")] = None,
     home: HOME = FOLDER,
     database: DATABASE = None,
     as_json: JSON = False,
 ) -> None:
-    """Write the thumbs that were given in chats: prompts.jsonl, completions.jsonl and votes.jsonl, for `heedful align kto`.
+    """Write the thumbs and corrections of chats, for `heedful update --feedback`; the votes also for `heedful align kto`.
 
     Example: `heedful label export-chat --output chat`
     """
     from heedful.cli.terminal import emit
-    from heedful.store import write_jsonl
+    from heedful.opinions import write_opinions
     from heedful.web import home as web_home
 
     web_home.configure(home, database=database)
     from heedful.web.runs.chatting import records
 
-    found = records()._asdict()
-    for name, rows in found.items():
-        write_jsonl(output / f"{name}.jsonl", rows)
-    counts = {name: len(rows) for name, rows in found.items()}
-    emit(counts | {"output": str(output)}, as_json, f"{counts['votes']} votes on {counts['completions']} answers in {output}")
+    found = records(run)
+    write_opinions(output, found)
+    counts = {name: len(rows) for name, rows in found._asdict().items()}
+    answered = counts["completions"] - counts["judgements"]
+    told = f"{counts['votes']} votes on {answered} answers in {output}"
+    told += f", and {counts['judgements']} corrections" if counts["judgements"] else ""
+    emit(counts | {"output": str(output)}, as_json, told)
 
 
 def quality(project: PROJECT, home: HOME = FOLDER, database: DATABASE = None, as_json: JSON = False) -> None:

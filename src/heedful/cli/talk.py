@@ -20,9 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def policy_of(model: str) -> str:
-    """A run directory stands for the policy in it, the newest of several."""
-    inside = [folder for folder in Path(model).glob("*/policy") if (folder / "heedful.json").is_file()]
-    return str(max(inside, key=lambda folder: (folder / "heedful.json").stat().st_mtime)) if inside else model
+    """A run directory stands for the policy that is in use in it: the newest, or the version that was promoted last."""
+    from heedful.versions import policy_in_use
+
+    return str(policy_in_use(Path(model)) or model)
 
 
 def sample(
@@ -87,6 +88,9 @@ def chat(
 ) -> None:
     """Talk to a model; `--compare` shows base and aligned side by side. An empty line or Ctrl-D leaves, /new starts anew.
 
+    Of a run directory, /up and /down give the last answer a thumb, and `/fix TEXT` says what it should have been. They are kept
+    in RUN/feedback, from which `heedful update RUN` learns.
+
     Example: `heedful chat heedful-demo --compare smollm2-135m --once "Knock, knock."`
     """
     from rich.columns import Columns
@@ -98,6 +102,11 @@ def chat(
     from heedful.engine.conversation import Conversation
 
     talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    heard = None
+    if (Path(model) / "heedful.toml").is_file() or policy_of(model) != model:
+        from heedful.hearing import Hearing
+
+        heard = Hearing(Path(model), talk, seed=seed)
     if as_json:
         if once is not None:
             emit({"message": once, "answers": talk.answer(once)}, True)
@@ -107,6 +116,8 @@ def chat(
             if said == NEW:
                 talk.reset()
                 conversation += 1
+            elif heard is not None and heard.is_opinion(said):
+                print(heard.take(said), file=sys.stderr)
             else:
                 turns.append({"conversation": conversation, "message": said, "answers": talk.answer(said)})
         emit({"turns": turns}, True)
@@ -115,6 +126,9 @@ def chat(
     for said in _said(as_json) if once is None else [once]:
         if said == NEW:
             talk.reset()
+            continue
+        if heard is not None and heard.is_opinion(said):
+            console.print(Text(heard.take(said)))
             continue
         answers = talk.answer(said)
         panels = [

@@ -21,8 +21,10 @@ from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PP
 from heedful.config.prefer import PreferSection
 from heedful.config.revise import ReviseSection
 from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
+from heedful.config.rounds import RoundSection
 from heedful.config.scale import ScaleSection
 from heedful.config.section import LoraSection, Section
+from heedful.config.update import UpdateSection
 
 __all__ = [
     "RUBRIC",
@@ -47,10 +49,12 @@ __all__ = [
     "ReviseSection",
     "RewardSection",
     "RewardTermSection",
+    "RoundSection",
     "SFTSection",
     "SampleSection",
     "ScaleSection",
     "Section",
+    "UpdateSection",
     "for_revising",
     "for_reward_training",
     "known_keys",

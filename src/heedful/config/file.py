@@ -19,8 +19,10 @@ from heedful.config.online import GRPOSection, MonitorSection, PPOSection, RLOOS
 from heedful.config.prefer import PreferSection
 from heedful.config.revise import ReviseSection
 from heedful.config.reward import RewardSection
+from heedful.config.rounds import RoundSection
 from heedful.config.scale import ScaleSection
 from heedful.config.section import Section
+from heedful.config.update import UpdateSection
 from heedful.errors import ConfigError
 
 # Keys that name files, and keys that name a model: a folder, or else an alias or a hub id.
@@ -48,10 +50,12 @@ class Config(Section):
     method: Literal["ppo", "rloo", "grpo"] = Field(
         "ppo", description="What optimises the policy; its section below holds its settings."
     )
+    rounds: int = Field(1, ge=1, description="Times that the newest policy answers, is judged, and learns from all judgements.")
     model: ModelSection = ModelSection()
     prompts: PromptsSection = PromptsSection()
     sample: SampleSection = SampleSection()
     label: LabelSection = LabelSection()
+    round: RoundSection = RoundSection()
     reward: RewardSection = RewardSection()
     ppo: PPOSection = PPOSection()
     sft: SFTSection = SFTSection()
@@ -62,6 +66,7 @@ class Config(Section):
     ilql: ILQLSection = ILQLSection()
     revise: ReviseSection = ReviseSection()
     prefer: PreferSection = PreferSection()
+    update: UpdateSection = UpdateSection()
     monitor: MonitorSection = MonitorSection()
     evaluate: EvaluateSection = EvaluateSection()
     scale: ScaleSection = ScaleSection()

@@ -14,7 +14,7 @@ class RewardTermSection(Section):
 
     source: str = Field(
         "trained",
-        description="trained, a folder or hub id, ensemble:F,F, python:module:function, file.py:function, http(s)://...",
+        description="trained, thumbs, a folder or hub id, ensemble:F,F, python:module:function, file.py:function, http(s)://...",
     )
     name: str = Field("", description="Its name in the metrics; empty: made from the source.")
     weight: float = Field(1.0, description="Factor of this reward in the sum; negative to keep something low.")

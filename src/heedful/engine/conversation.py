@@ -62,6 +62,7 @@ class Conversation:
     def reset(self) -> None:
         """Forgets what was said."""
         self.histories = {name: [] for name in self.speakers}
+        self.last: dict[str, Reply] = {}  # of each speaker
 
     def recall(self, histories: Mapping[str, Sequence[Message]], seed: int) -> None:
         """Goes on from these histories, by speaker; whoever is not named has heard nothing. seed: of the next draws."""
@@ -94,4 +95,5 @@ class Conversation:
             ids = drawn[0][0].ids
             replies[name] = Reply(model.chat.text(ids), finished=ids[-1] in model.chat.eos_ids)
             self.histories[name] = [*history, Message(role="assistant", content=replies[name].text)]
+        self.last = replies
         return replies

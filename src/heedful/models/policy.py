@@ -220,10 +220,14 @@ class LanguageModel(nn.Module):
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "adapter_model.safetensors")
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Inserts an adapter from a folder in PEFT's format."""
+        """Inserts an adapter from a folder in PEFT's format; one of that name that is there already gets the folder's weights.
+
+        Of the same rank and layers, that is: others do not fit.
+        """
         from peft import PeftConfig, set_peft_model_state_dict
 
-        self._insert(name, PeftConfig.from_pretrained(str(folder)))
+        if name not in self.adapters:
+            self._insert(name, PeftConfig.from_pretrained(str(folder)))
         set_peft_model_state_dict(self._peft, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
 
     def merged(self, name: str) -> Any:

@@ -3,6 +3,7 @@
 | source | kind |
 |---|---|
 | `trained` | the reward model that this run trains |
+| `thumbs` | a person's 0 or 1, asked for while the policy learns |
 | a folder of `heedful reward train`, or a run directory | adapter, frozen trunk, encoder, classifier, or an ensemble of them |
 | another folder or a hub id | a Hugging Face sequence classifier as it is |
 | `ensemble:SOURCE,SOURCE,...` | an ensemble of models |
@@ -34,15 +35,15 @@ from heedful.rewards.endpoint import EndpointReward
 from heedful.rewards.function import function_place, load_function
 from heedful.rewards.mixture import Aggregate, Ensemble, ModelReward, Reward, Scale, Term, WeightedSum
 
-TRAINED = "trained"
+TRAINED, THUMBS = "trained", "thumbs"
 ENSEMBLE = "ensemble:"
 
 
 class Sources:
     """Turns sources into rewards. base: the policy's model, which adapters share and whose tokens are what is judged.
 
-    trained: makes the reward model of this run. aggregate, coef: of ensembles that a source lists. compiling: model.compile,
-    for a base that is loaded here.
+    trained: makes the reward model of this run; thumbs: asks people. aggregate, coef: of ensembles that a source lists.
+    compiling: model.compile, for a base that is loaded here.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Sources:
         aggregate: Aggregate = "mean-sd",
         coef: float = 0.5,
         compiling: str = "off",
+        thumbs: Callable[[], Reward] | None = None,
     ) -> None:
         self.base = base
+        self.thumbs = thumbs
         self.compiling = compiling
         self.dtype = dtype
         self.device = device
@@ -75,6 +78,10 @@ class Sources:
             if self.trained is None:
                 raise SourceError(f"{source!r}: only a run that trains a reward model has one; name a folder instead")
             return self.trained()
+        if source == THUMBS:
+            if self.thumbs is None:
+                raise SourceError(f"{source!r}: only 'heedful run' and 'heedful align' ask people for thumbs")
+            return self.thumbs()
         if is_url(source):
             return EndpointReward(
                 source,
@@ -156,7 +163,7 @@ def members_of(source: str) -> list[str]:
     members = [member.strip() for member in source.removeprefix(ENSEMBLE).split(",") if member.strip()]
     if len(members) < 2:
         raise SourceError(f"{source}: an ensemble has two members at least, as in ensemble:first/model,second/model")
-    wrong = [member for member in members if member == TRAINED or is_url(member) or function_place(member)]
+    wrong = [member for member in members if member in (TRAINED, THUMBS) or is_url(member) or function_place(member)]
     if wrong:
         raise SourceError(f"{source}: {wrong[0]!r} is no model; members are folders or hub ids, other kinds are terms of a sum")
     return members
@@ -173,7 +180,7 @@ def reward_folder(source: str) -> Path | None:
 def local_inputs(term: RewardTermSection) -> list[Path]:
     """Files and folders that a term's reward is made of, so that a stage notices when they change."""
     source = term.source
-    if source == TRAINED or is_url(source):
+    if source in (TRAINED, THUMBS) or is_url(source):
         return []
     if place := function_place(source):
         if place.file is None:

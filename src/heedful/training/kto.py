@@ -98,10 +98,12 @@ def with_mismatches(examples: Sequence[Marked], *, max_tokens: int, seed: int) -
     return found
 
 
-def with_references(model: LanguageModel, examples: Sequence[Marked], path: Path, progress: Progress = silent) -> list[Marked]:
-    """Adds the reference's log-probs, from the file at `path` where they are there already."""
+def with_references(
+    model: LanguageModel, examples: Sequence[Marked], path: Path, progress: Progress = silent, *, adapter: str | None = None
+) -> list[Marked]:
+    """Adds the reference's log-probs, from the file at `path` where they are there. adapter: see `reference_logprobs`."""
     answers = [example.answer for example in examples] + [_mismatched(example) for example in examples]
-    sums = reference_logprobs(model, answers, path, progress)
+    sums = reference_logprobs(model, answers, path, progress, adapter=adapter)
     halves = zip(examples, sums[: len(examples)], sums[len(examples) :], strict=True)
     return [replace(example, ref_logprob=own, ref_mismatched=other) for example, own, other in halves]
 

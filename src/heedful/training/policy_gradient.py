@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import pad as pad_columns
 from torch.nn.utils.rnn import pad_sequence
 
@@ -293,3 +294,10 @@ def save(method: PolicyGradient, folder: Path, *, policy_version: str) -> None:
     """The policy in PEFT's format, a critic's value head beside it, and which version of which base it is."""
     heads = {"value_head": method.critic.head.state_dict()} if method.critic else {}
     save_policy(method.model, folder, policy_version=policy_version, temperature=method.settings.temperature, heads=heads)
+
+
+def take_critic(method: PolicyGradient, policy: Path) -> None:
+    """Goes on with the value head that `save` put beside a policy, where the method has a critic and there is one."""
+    file = policy / "value_head.safetensors"
+    if method.critic and file.is_file():
+        method.critic.head.load_state_dict(load_file(file))

@@ -57,4 +57,5 @@ urlpatterns = [
     path("chat/<uuid:chat>/say/", chat.say, name="chat-say"),
     path("chat/<uuid:chat>/delete/", chat.delete, name="chat-delete"),
     path("chat/<uuid:chat>/thumb/<int:reply>/", chat.thumb, name="chat-thumb"),
+    path("chat/<uuid:chat>/correct/<int:reply>/", chat.correct, name="chat-correct"),
 ]

@@ -1,4 +1,4 @@
-"""The chat: turns that wait for the models' answers, which a process beside the server gives, and thumbs as votes."""
+"""The chat: turns that wait for the models' answers, which a process beside the server gives, and what people say of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from heedful.records import Completion, Message, Prompt, Sampling, Vote
+from heedful.opinions import Opinions, corrected, spoken, voted
+from heedful.records import Completion, Message, Prompt, Sampling
+from heedful.versions import ABOUT, policy_in_use
 from heedful.web.labelling.models import User
 from heedful.web.runs.answering import Answering
 from heedful.web.runs.catalogue import Found
-from heedful.web.runs.models import Chat, Reply, Side, Thumb, Turn
+from heedful.web.runs.models import Chat, Correction, Reply, Side, Thumb, Turn
 
 MOST_SAID = 8_000  # characters of a message
 MOST_TURNS = 200
@@ -43,18 +45,12 @@ def offered() -> bool:
 
 
 def policy_in(run: Path) -> tuple[Path, str] | None:
-    """The newest policy of a run and the source of its base; None where nothing is saved yet."""
-    newest: tuple[float, Path] | None = None
-    for folder in run.glob("*/policy"):
-        try:
-            saved = (folder / "heedful.json").stat().st_mtime
-        except OSError:  # not one of ours, or being replaced
-            continue
-        newest = max(newest or (saved, folder), (saved, folder))
+    """The policy of a run that is in use and the source of its base; None where nothing is saved yet."""
+    newest = policy_in_use(run)
     if newest is None:
         return None
     try:
-        return newest[1], str(json.loads((newest[1] / "heedful.json").read_text(encoding="utf-8"))["base"])
+        return newest, str(json.loads((newest / ABOUT).read_text(encoding="utf-8"))["base"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -128,41 +124,44 @@ def vote(reply: Reply, labeler: User, value: int) -> None:
     Thumb.objects.create(reply=reply, labeler=labeler, value=value)
 
 
-class Records(NamedTuple):
-    """As `heedful align kto` reads them."""
-
-    prompts: list[Prompt]
-    completions: list[Completion]
-    votes: list[Vote]
+def correct(reply: Reply, labeler: User, text: str) -> None:
+    Correction.objects.create(reply=reply, labeler=labeler, text=text)
 
 
-def records() -> Records:
-    """Of what has a thumb; the latest one of each person's counts."""
-    every = Thumb.objects.select_related("reply__turn__chat", "labeler").order_by("pk")
-    latest = {(thumb.reply_id, thumb.labeler_id): thumb for thumb in every}
+def records(run: str | None = None) -> Opinions:
+    """Of what has a thumb or a correction; the latest of each person's counts. run: those of chats with it alone.
+
+    As `heedful update` and `heedful align kto` read them.
+    """
+    of = {} if run is None else {"reply__turn__chat__run": run}
+    thumbs = Thumb.objects.filter(**of).select_related("reply__turn__chat", "labeler").order_by("pk")
+    corrections = Correction.objects.filter(**of).select_related("reply__turn__chat", "labeler").order_by("pk")
     prompts: dict[str, Prompt] = {}
     completions: dict[str, Completion] = {}
-    votes = []
-    for thumb in latest.values():
-        reply, turn = thumb.reply, thumb.reply.turn
+
+    def answer_of(reply: Reply) -> Completion:
+        turn = reply.turn
         prompt_id = f"chat-{turn.chat_id}-{turn.number}-{reply.side}"
         if prompt_id not in prompts:
             turns = [*histories(turn)[reply.side], ("user", turn.said)]
-            messages = tuple(Message.model_validate({"role": role, "content": text}) for role, text in turns)
-            prompts[prompt_id] = Prompt(id=prompt_id, messages=messages, tags=("chat",))
+            messages = [Message.model_validate({"role": role, "content": text}) for role, text in turns]
+            prompts[prompt_id] = spoken(prompt_id, messages)
             completions[prompt_id] = _completion(reply, prompt_id)
-        votes.append(
-            Vote.model_validate(
-                {
-                    "completion_id": completions[prompt_id].id,
-                    "prompt_id": prompt_id,
-                    "labeler": thumb.labeler.username,
-                    "value": thumb.value,
-                    "created_at": thumb.at.isoformat(timespec="seconds"),
-                }
-            )
-        )
-    return Records(list(prompts.values()), list(completions.values()), votes)
+        return completions[prompt_id]
+
+    votes = []
+    for thumb in {(one.reply_id, one.labeler_id): one for one in thumbs}.values():
+        votes.append(voted(answer_of(thumb.reply), thumb.labeler.username, thumb.value, _at(thumb.at)))
+    written, judgements = [], []
+    for one in {(one.reply_id, one.labeler_id): one for one in corrections}.values():
+        own, judgement = corrected(answer_of(one.reply), one.text, one.labeler.username, _at(one.at))
+        written.append(own)
+        judgements.append(judgement)
+    return Opinions(list(prompts.values()), [*completions.values(), *written], votes, judgements)
+
+
+def _at(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _completion(reply: Reply, prompt_id: str) -> Completion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from heedful.config import Config
 from heedful.report.numbers import finite, sound
 from heedful.web.runs.quantities import EVALUATED, SPEED
 from heedful.web.runs.series import Series, reading, step_seconds, thinned, tokens_per_second
-from heedful.web.runs.standing import config_of, standing
+from heedful.web.runs.standing import Standing, config_of, standing
 
 NUM_SAID = 3  # prompts whose latest answers are shown
 NUM_SIGNS = 40  # evaluations of which signs are listed, the last ones
@@ -31,16 +31,23 @@ def columns_of(run: Path, stage: str) -> set[str]:
         return _names(series, stage, _episodes(config, stage))
 
 
-def look(run: Path, stage: str, *, seen: str = "", curves: Collection[str] | None = None) -> dict[str, Any]:
+def look(
+    run: Path,
+    stage: str,
+    *,
+    seen: str = "",
+    curves: Collection[str] | None = None,
+    refreshed: Callable[[Standing], Standing] = lambda now: now,
+) -> dict[str, Any]:
     """standing, stages, columns, version, hacking, said, problems; and curves, unless `seen` is the version of which the page
     has them.
 
-    curves: the names of those that are wanted; None for all.
+    curves: the names of those that are wanted; None for all. refreshed: knows more of where the run stands than its files.
     """
     config = config_of(run)
     episodes = _episodes(config, stage)
     problems: list[str] = []
-    found: dict[str, Any] = {"standing": asdict(standing(run, config))}
+    found: dict[str, Any] = {"standing": asdict(refreshed(standing(run, config)))}
     with reading(run) as series:
         own = series.stage(stage)
         found |= {"version": series.version, "stages": list(series.stages), "columns": sorted(_names(series, stage, episodes))}

@@ -1,4 +1,4 @@
-"""What is said in the chat, and the thumbs that are given there. Thumbs are never changed: the latest one counts."""
+"""What is said in the chat, and the thumbs and corrections given there. They are never changed: the latest one counts."""
 
 from __future__ import annotations
 
@@ -71,4 +71,16 @@ class Thumb(models.Model):
 
     class Meta:
         constraints = (models.CheckConstraint(condition=models.Q(value__in=(0, 1)), name="a_thumb_is_up_or_down"),)
+        ordering = ("pk",)
+
+
+class Correction(models.Model):
+    """What a reply should have been, in a person's words."""
+
+    reply = models.ForeignKey(Reply, on_delete=models.CASCADE, related_name="corrections")
+    labeler = models.ForeignKey(User, on_delete=models.CASCADE, related_name="corrections")
+    text = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
         ordering = ("pk",)

@@ -13,14 +13,16 @@ from heedful.progress import read_progress
 from heedful.report.numbers import finite
 from heedful.stages import all_stages
 from heedful.store import is_held
+from heedful.waiting import read_waiting, said
 
 
 @dataclass(frozen=True)
 class Standing:
-    """state: running; interrupted in a stage; unfinished, where stages of the flow are still to come; done; or broken where
-    manifest.json cannot be read. stage: the one at work, or the last.
+    """state: running; waiting, for people who label; interrupted in a stage; unfinished, where stages of the flow are still to
+    come; done; or broken where manifest.json cannot be read. stage: the one at work, or the last.
 
     done, total, note, eta_s: of that stage, as the run itself tells; None where it does not. stages: name, state, seconds.
+    waiting: what a run that waits told of it last, see heedful.waiting.
     """
 
     state: str
@@ -30,6 +32,7 @@ class Standing:
     note: str = ""
     eta_s: float | None = None
     stages: tuple[dict[str, Any], ...] = ()
+    waiting: dict[str, Any] | None = None
 
 
 def manifest_of(run: Path) -> dict[str, Any] | None:
@@ -68,6 +71,11 @@ def standing(run: Path, config: Config | None) -> Standing:
     to_come = whole_flow and "report" not in entries
     state = "running" if held else "interrupted" if unfinished else "unfinished" if to_come or not entries else "done"
     stage = unfinished[0] if unfinished else order[-1] if order else ""
+    waiting = read_waiting(run) if unfinished else None
+    if waiting is not None:
+        done, total = waiting["done"], waiting["total"]
+        note = said(done, total) + ("" if held else "; the same heedful run goes on when they have come")
+        return Standing("waiting", stage, done, total, note, stages=stages, waiting=waiting)
     told = read_progress(run)
     if told is None or state == "done" or not told["total"] or _is_older(told, run):
         return Standing(state, stage, stages=stages)

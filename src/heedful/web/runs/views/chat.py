@@ -1,4 +1,4 @@
-"""Talking to a run's policy and its base side by side, with thumbs."""
+"""Talking to a run's policy and its base side by side, with thumbs and corrections."""
 
 from __future__ import annotations
 
@@ -88,13 +88,14 @@ def pending(request: HttpRequest, chat: UUID) -> JsonResponse:
 def _turns(request: HttpRequest, found: Chat) -> dict[str, Any]:
     waiting = chatting.waiting(found)  # first: it may mark a turn as lost
     rows = []
-    for turn in found.turns.prefetch_related("replies__thumbs"):
+    for turn in found.turns.prefetch_related("replies__thumbs", "replies__corrections"):
         replies = []
         for reply in turn.replies.all():
             own = [thumb.value for thumb in reply.thumbs.all() if thumb.labeler_id == user_of(request).pk]
-            replies.append((reply, own[-1] if own else None))
+            mended = [one.text for one in reply.corrections.all() if one.labeler_id == user_of(request).pk]
+            replies.append((reply, own[-1] if own else None, mended[-1] if mended else ""))
         rows.append((turn, replies))
-    return {"rows": rows, "waiting": waiting}
+    return {"rows": rows, "waiting": waiting, "most": chatting.MOST_SAID}
 
 
 @admin_only
@@ -126,6 +127,18 @@ def thumb(request: HttpRequest, chat: UUID, reply: int) -> HttpResponse:
 
 @admin_only
 @require_POST
+def correct(request: HttpRequest, chat: UUID, reply: int) -> HttpResponse:
+    found = get_object_or_404(Reply, pk=reply, turn__chat=_own(request, chat))
+    text = request.POST.get("text", "").replace("\r\n", "\n").strip()
+    if not text or "\0" in text or len(text) > chatting.MOST_SAID:
+        told = f"a correction has 1 to {chatting.MOST_SAID} characters"
+        return HttpResponse(told, status=400, content_type="text/plain")
+    chatting.correct(found, user_of(request), text)
+    return redirect("chat", chat=chat)
+
+
+@admin_only
+@require_POST
 def delete(request: HttpRequest, chat: UUID) -> HttpResponse:
     """With all that was said in it, and its votes."""
     _own(request, chat).delete()
@@ -136,7 +149,7 @@ def delete(request: HttpRequest, chat: UUID) -> HttpResponse:
 @admin_only
 @require_GET
 def votes(request: HttpRequest) -> HttpResponse:
-    """Everybody's thumbs as three files of records in a zip."""
+    """Everybody's thumbs and corrections as four files of records in a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, found in chatting.records()._asdict().items():

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET
 
 from heedful.errors import StoreError
 from heedful.web.labelling.views.rights import admin_only
-from heedful.web.runs import answers, chains, compared, live
+from heedful.web.runs import answers, awaited, chains, compared, live
 from heedful.web.runs.catalogue import Found, find_run, find_runs
 from heedful.web.runs.quantities import compared_plots, plots_of
 from heedful.web.runs.standing import config_of, standing
@@ -42,12 +42,12 @@ def listing(request: HttpRequest) -> HttpResponse:
         rows.append(
             {
                 "run": run,
-                "standing": standing(run.path, config),
+                "standing": awaited.up_to_date(standing(run.path, config)),
                 "config": config,
                 "outcome": compared.outcomes(run.path).get("reward"),
             }
         )
-    rows.sort(key=lambda row: (row["standing"].state != "running", -_begun(row["run"])))
+    rows.sort(key=lambda row: (row["standing"].state not in ("running", "waiting"), -_begun(row["run"])))
     return render(request, "runs/listing.html", {"rows": rows, "most": MOST_COMPARED, "found": found})
 
 
@@ -74,7 +74,8 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
         "stages": stages,
         "stage": stage,
         "plots": plots_of(stage, live.columns_of(found.path, stage)),
-        "now": live.look(found.path, stage, curves=()),
+        "now": live.look(found.path, stage, curves=(), refreshed=awaited.up_to_date),
+        "project": awaited.address_of(standing(found.path, config_of(found.path))),
         "has_report": (found.path / "report.html").exists(),
         "has_answers": (found.path / "evaluate" / "after.jsonl").exists(),
         "has_chains": chains.has_chains(found.path),
@@ -94,6 +95,7 @@ def data(request: HttpRequest, name: str) -> HttpResponse:
         request.GET.get("stage", ""),
         seen=request.GET.get("seen", ""),
         curves=None if wanted is None else wanted.split(","),
+        refreshed=awaited.up_to_date,
     )
     return HttpResponse(json.dumps(told, allow_nan=False), content_type="application/json")
 

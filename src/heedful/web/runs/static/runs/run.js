@@ -28,6 +28,8 @@ function showStanding(now, stepSeconds) {
   const speed = curves.tokens_per_s?.values.at(-1);
   const told = [stepSeconds == null ? "" : `${stepSeconds.toPrecision(2)} s a step`, speed ? `${speed.toPrecision(3)} tokens/s` : ""];
   id("speed").textContent = told.filter(Boolean).join(", ");
+  id("waiting").hidden = !now.waiting;
+  id("note").textContent = now.note;
   id("bar").hidden = !now.total;
   id("bar").max = now.total || 1;
   id("bar").value = now.done || 0;
@@ -144,7 +146,7 @@ async function look() {
     id("unreached").hidden = false;
   }
   const more = told ? take(told) : false;
-  const pause = more ? 0 : !told || told.standing.state === "running" ? OFTEN_MS : SELDOM_MS;
+  const pause = more ? 0 : !told || ["running", "waiting"].includes(told.standing.state) ? OFTEN_MS : SELDOM_MS;
   timer = setTimeout(() => { if (!document.hidden) look(); }, pause);
 }
 

@@ -1,0 +1,190 @@
+"""What people say of answers while they talk to a policy, as records: thumbs as votes, corrections as judgements.
+
+A folder of four files, which `heedful chat` adds to, `heedful label export-chat` writes and `heedful update` reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from heedful.errors import DataError
+from heedful.records import Completion, Judgement, Message, Preference, Prompt, Sampling, Vote, by_id, read_jsonl
+from heedful.store import Journal, write_jsonl
+
+FOLDER = "feedback"  # in a run directory
+TAG = "chat"
+CORRECTION = "correction"  # as criterion, and in the id of what was written
+PERSON = "person"  # who wrote a correction, in the place of a model's name
+
+
+class Opinions(NamedTuple):
+    """votes: on completions. judgements: corrections, each above the answer that it corrects."""
+
+    prompts: list[Prompt]
+    completions: list[Completion]
+    votes: list[Vote]
+    judgements: list[Judgement]
+
+
+KINDS = {"prompts": Prompt, "completions": Completion, "votes": Vote, "judgements": Judgement}
+
+
+def read_opinions(folder: Path) -> Opinions:
+    """Of a folder; a file that is not there holds nothing. Raises RecordError, DataError for a folder without any."""
+    if not any((folder / f"{name}.jsonl").is_file() for name in KINDS):
+        raise DataError(f"{folder}: holds no feedback (prompts.jsonl, completions.jsonl, votes.jsonl, judgements.jsonl)")
+    found = {
+        name: read_jsonl(folder / f"{name}.jsonl", kind) if (folder / f"{name}.jsonl").is_file() else []
+        for name, kind in KINDS.items()
+    }
+    return Opinions(**found)  # type: ignore[arg-type]
+
+
+def write_opinions(folder: Path, opinions: Opinions) -> None:
+    """Replaces the four files."""
+    for name, records in opinions._asdict().items():
+        write_jsonl(folder / f"{name}.jsonl", records)
+
+
+def add_opinions(folder: Path, opinions: Opinions) -> None:
+    """Adds to the four files what their ids do not hold yet; votes are always added, for the latest one of a person counts."""
+    for name, kind in KINDS.items():
+        journal = Journal(folder / f"{name}.jsonl", kind)
+        records = getattr(opinions, name)
+        known = {getattr(record, "id", None) for record in journal.records} - {None}
+        journal.append(record for record in records if getattr(record, "id", None) not in known)
+
+
+def merged(several: Iterable[Opinions]) -> Opinions:
+    """All of them. Of votes of one person on one completion the latest counts, of records of one id the first."""
+    prompts: dict[str, Prompt] = {}
+    completions: dict[str, Completion] = {}
+    votes: dict[tuple[str, str], Vote] = {}
+    judgements: dict[str, Judgement] = {}
+    for one in several:
+        for prompt in one.prompts:
+            prompts.setdefault(prompt.id, prompt)
+        for completion in one.completions:
+            completions.setdefault(completion.id, completion)
+        for vote in one.votes:
+            key = (vote.labeler, vote.completion_id)
+            if key not in votes or votes[key].created_at <= vote.created_at:
+                votes[key] = vote
+        for judgement in one.judgements:
+            judgements.setdefault(judgement.id, judgement)
+    return Opinions(list(prompts.values()), list(completions.values()), list(votes.values()), list(judgements.values()))
+
+
+def without(opinions: Opinions, known: Opinions) -> Opinions:
+    """Votes and judgements that are not among the known ones, with the prompts and completions that they are about."""
+    had = {(vote.labeler, vote.completion_id, vote.value) for vote in known.votes}
+    votes = [vote for vote in opinions.votes if (vote.labeler, vote.completion_id, vote.value) not in had]
+    ids = {judgement.id for judgement in known.judgements}
+    judgements = [judgement for judgement in opinions.judgements if judgement.id not in ids]
+    named = {vote.completion_id for vote in votes} | {id_ for one in judgements for id_ in (*one.ranks, *one.flagged)}
+    completions = [completion for completion in opinions.completions if completion.id in named]
+    asked = {completion.prompt_id for completion in completions} | {one.prompt_id for one in judgements}
+    return Opinions([prompt for prompt in opinions.prompts if prompt.id in asked], completions, votes, judgements)
+
+
+def require_whole(opinions: Opinions, where: str) -> None:
+    """Raises DataError for a vote or a judgement of what is not there."""
+    completions = {completion.id: completion for completion in opinions.completions}
+    prompts = {prompt.id for prompt in opinions.prompts}
+    named = [(f"a vote of {vote.labeler!r}", vote.completion_id) for vote in opinions.votes]
+    named += [(f"judgement {one.id!r}", id_) for one in opinions.judgements for id_ in (*one.ranks, *one.flagged)]
+    for who, id_ in named:
+        if id_ not in completions:
+            raise DataError(
+                f"{where}: {who} names completion {id_!r}, which is not in completions.jsonl; add it or drop the line"
+            )
+        if completions[id_].prompt_id not in prompts:
+            raise DataError(
+                f"{where}: completion {id_!r} answers prompt {completions[id_].prompt_id!r}, which is not in prompts.jsonl; "
+                "add the prompt or drop the line"
+            )
+
+
+# As pairs
+
+
+def preferences_of(opinions: Opinions) -> list[Preference]:
+    """Corrections above what they correct, then thumbs up above thumbs down of one prompt.
+
+    Equal texts make no pair, and neither do completions of one rank.
+    """
+    completions = {completion.id: completion for completion in opinions.completions}
+    found: dict[tuple[str, str], Preference] = {}
+    for judgement in opinions.judgements:
+        ranked = judgement.ranks.items()
+        for (better, first), (worse, second) in product(ranked, ranked):
+            if first < second:
+                _add(found, opinions, completions[better], completions[worse])
+    tally: dict[str, int] = {}
+    for vote in opinions.votes:
+        tally[vote.completion_id] = tally.get(vote.completion_id, 0) + (1 if vote.value else -1)
+    up, down = ([id_ for id_, count in tally.items() if count * sign > 0] for sign in (1, -1))
+    for better, worse in product(up, down):
+        if completions[better].prompt_id == completions[worse].prompt_id:
+            _add(found, opinions, completions[better], completions[worse])
+    return list(found.values())
+
+
+def _add(found: dict[tuple[str, str], Preference], opinions: Opinions, better: Completion, worse: Completion) -> None:
+    if better.text == worse.text:
+        return
+    messages = by_id(opinions.prompts)[better.prompt_id].messages
+    found.setdefault(
+        (better.id, worse.id),
+        Preference(
+            prompt_id=better.prompt_id,
+            prompt=messages,
+            chosen=better.text,
+            rejected=worse.text,
+            chosen_id=better.id,
+            rejected_id=worse.id,
+            source="human",
+        ),
+    )
+
+
+# Of one answer
+
+
+def spoken(turn_id: str, messages: Sequence[Message]) -> Prompt:
+    """What was said up to an answer."""
+    return Prompt(id=turn_id, messages=tuple(messages), tags=(TAG,))
+
+
+def voted(answer: Completion, labeler: str, value: int, created_at: str) -> Vote:
+    """value: 1 up, 0 down."""
+    fields = {"completion_id": answer.id, "prompt_id": answer.prompt_id, "labeler": labeler, "value": value}
+    return Vote.model_validate(fields | {"created_at": created_at})
+
+
+def corrected(answer: Completion, text: str, labeler: str, created_at: str) -> tuple[Completion, Judgement]:
+    """What the answer should have been, as a completion, and the judgement that puts it above the answer."""
+    # Another correction of the same answer is another completion.
+    own = Completion(
+        id=f"{answer.prompt_id}/{CORRECTION}-{labeler}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+        prompt_id=answer.prompt_id,
+        text=text,
+        model=PERSON,
+        finish="stop",
+        sampling=Sampling(temperature=0, top_p=1, seed=0, max_new_tokens=answer.sampling.max_new_tokens),
+    )
+    judgement = Judgement(
+        id=f"{own.id}/judgement",
+        prompt_id=answer.prompt_id,
+        labeler=labeler,
+        source="human",
+        criterion=CORRECTION,
+        ranks={own.id: 1, answer.id: 2},
+        shown_order=(answer.id, own.id),
+        created_at=created_at,
+    )
+    return own, judgement

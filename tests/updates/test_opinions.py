@@ -1,0 +1,110 @@
+"""What people say of answers, as records: files, merging, and what the terminal's chat keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heedful.errors import DataError
+from heedful.hearing import Hearing
+from heedful.opinions import (
+    Opinions,
+    add_opinions,
+    corrected,
+    merged,
+    preferences_of,
+    read_opinions,
+    require_whole,
+    voted,
+    without,
+    write_opinions,
+)
+from heedful.records import Completion, Message, Prompt, Sampling
+from heedful.store import write_json
+
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, seed=0, max_new_tokens=20)
+PROMPT = Prompt(id="p", messages=(Message(role="user", content="Knock, knock."),))
+FIRST, SECOND = (
+    Completion(id=f"p/{n}", prompt_id="p", text=text, model="m", finish="stop", sampling=SAMPLING)
+    for n, text in ((1, "Clap, clap."), (2, "Who's there?"))
+)
+
+
+def test_a_correction_is_ranked_above_what_it_corrects() -> None:
+    own, judgement = corrected(FIRST, "Who's there?", "ada", "2026-01-01")
+    assert (own.model, own.finish, own.text) == ("person", "stop", "Who's there?")
+    assert judgement.ranks == {own.id: 1, FIRST.id: 2}
+    assert judgement.source == "human"
+    (pair,) = preferences_of(Opinions([PROMPT], [FIRST, own], [], [judgement]))
+    assert (pair.chosen, pair.rejected, pair.prompt) == ("Who's there?", "Clap, clap.", PROMPT.messages)
+    assert corrected(FIRST, "Come in.", "ada", "2026-01-01")[0].id != own.id
+
+
+def test_the_latest_thumb_of_a_person_counts() -> None:
+    votes = [voted(FIRST, "ada", 1, "2026-01-01"), voted(FIRST, "ada", 0, "2026-01-02"), voted(SECOND, "ada", 1, "2026-01-01")]
+    found = merged([Opinions([PROMPT], [FIRST, SECOND], votes, [])] * 2)
+    assert [(vote.completion_id, vote.value) for vote in found.votes] == [("p/1", 0), ("p/2", 1)]
+    (pair,) = preferences_of(found)
+    assert (pair.chosen_id, pair.rejected_id) == ("p/2", "p/1")
+
+
+def test_only_what_is_new_is_left() -> None:
+    old = Opinions([PROMPT], [FIRST], [voted(FIRST, "ada", 1, "2026-01-01")], [])
+    own, judgement = corrected(SECOND, "Who is there?", "ada", "2026-01-03")
+    said = merged([old, Opinions([PROMPT], [SECOND, own], [voted(FIRST, "ada", 0, "2026-01-02")], [judgement])])
+    new = without(said, old)
+    assert [vote.value for vote in new.votes] == [0], "a changed mind is new"
+    assert new.judgements == [judgement]
+    assert {completion.id for completion in new.completions} == {FIRST.id, SECOND.id, own.id}
+    assert without(said, said) == Opinions([], [], [], [])
+
+
+def test_files_are_added_to_and_read_back(tmp_path: Path) -> None:
+    vote = voted(FIRST, "ada", 1, "2026-01-01")
+    add_opinions(tmp_path, Opinions([PROMPT], [FIRST], [vote], []))
+    add_opinions(tmp_path, Opinions([PROMPT], [FIRST, SECOND], [voted(SECOND, "ada", 0, "2026-01-01")], []))
+    found = read_opinions(tmp_path)
+    assert ([one.id for one in found.prompts], [one.id for one in found.completions]) == (["p"], ["p/1", "p/2"])
+    assert [one.value for one in found.votes] == [1, 0]
+    write_opinions(tmp_path / "other", found)
+    assert read_opinions(tmp_path / "other") == found
+    with pytest.raises(DataError, match="holds no feedback"):
+        read_opinions(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("opinions", "message"),
+    [
+        (Opinions([PROMPT], [], [voted(FIRST, "ada", 1, "t")], []), "a vote of 'ada' names completion 'p/1'"),
+        (Opinions([], [FIRST], [voted(FIRST, "ada", 1, "t")], []), "answers prompt 'p', which is not in prompts.jsonl"),
+        (Opinions([PROMPT], [FIRST], [], [corrected(FIRST, "x", "ada", "t")[1]]), "judgement 'p/correction-ada"),
+    ],
+)
+def test_what_names_nothing_is_refused(opinions: Opinions, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        require_whole(opinions, "chat")
+
+
+def test_the_terminals_chat_keeps_thumbs_and_corrections(tiny: Path, tmp_path: Path) -> None:
+    """A plain model stands for the run's policy; the folder is what counts."""
+    from heedful.engine.conversation import Conversation
+
+    run = tmp_path / "run"
+    write_json(run / "ppo/policy/heedful.json", {"base": str(tiny), "policy_version": "ppo-0-9"})
+    talk = Conversation(str(tiny), max_new_tokens=6, seed=1, temperature=1.0)
+    heard = Hearing(run, talk, seed=1, who="ada")
+    assert not heard.is_opinion("/upset")
+    assert heard.take("/up") == "Nothing was answered yet."
+    (said,) = talk.answer("Hello").values()
+    assert heard.take("/fix ") == "Say after /fix what the answer should have been."
+    assert heard.take("/down") == "Kept: thumbs down."
+    assert heard.take("/fix  Good day to you. ") == "Kept, above the answer that it corrects."
+    found = read_opinions(run / "feedback")
+    (prompt,) = found.prompts
+    assert [message.content for message in prompt.messages] == ["Hello"]
+    assert [one.text for one in found.completions] == [said, "Good day to you."]
+    assert found.completions[0].policy_version == "ppo-0-9"
+    assert found.completions[0].finish == ("stop" if talk.last[str(tiny)].finished else "length")
+    assert [(vote.value, vote.labeler) for vote in found.votes] == [(0, "ada")]
+    assert found.judgements[0].ranks[found.completions[0].id] == 2
