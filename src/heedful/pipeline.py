@@ -22,6 +22,9 @@ from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
+from heedful.engine.episodes import World
+from heedful.environments.reward import Earned
+from heedful.environments.worlds import require_rewards_of_episodes, world_of
 from heedful.errors import DataError, ModelError
 from heedful.evaluate_stage import evaluate, phrases_of
 from heedful.feedback.settlement import settle_into
@@ -35,7 +38,7 @@ from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
-from heedful.rewards.mixture import Measuring, Reward, WeightedSum
+from heedful.rewards.mixture import Measuring, Reward
 from heedful.rewards.source import TRAINED, Sources, local_inputs
 from heedful.stages import all_stages, stages_of
 from heedful.store import Run, read_json, write_json, write_jsonl
@@ -64,8 +67,10 @@ class Pipeline:
         self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = telling(run.path, progress)
         given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
-        self.terms = given or (RewardTermSection(),)
+        self.acts = config.environment.kind != "prompts"  # in an environment, which pays by itself
+        self.terms = given or (() if self.acts else (RewardTermSection(),))
         self.trains_reward = any(term.source == TRAINED for term in self.terms)
+        require_rewards_of_episodes(config, self.trains_reward)
         self.freshly_trained: Reward | None = None
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
         self.device = choose_device()
@@ -103,11 +108,12 @@ class Pipeline:
         stage(
             config.method,
             self.align,
-            self.settings.model_dump() | self.reward_settings | self.watch_settings,
+            self.settings.model_dump() | self.reward_settings | self.watch_settings | self.world_settings,
             *self.align_inputs,
         )
         # The draws depend on which prompts share a batch.
         asked = config.evaluate.model_dump() | self.reward_settings | {"batch_rows": config.sample.batch_rows}
+        asked |= self.world_settings
         stage("evaluate", self.evaluate, asked, *self.reward_inputs, self.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages and team().rank == 0 else {}
@@ -121,7 +127,10 @@ class Pipeline:
         self.run.check([name], self.named)
         self.keep_config()
         self.stage(
-            name, self.align, self.settings.model_dump() | self.reward_settings | self.watch_settings, *self.align_inputs
+            name,
+            self.align,
+            self.settings.model_dump() | self.reward_settings | self.watch_settings | self.world_settings,
+            *self.align_inputs,
         )
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
@@ -147,7 +156,7 @@ class Pipeline:
     def named(self) -> list[Path]:
         """Files and folders that the configuration names; no stage may clear them away."""
         config = self.config
-        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
+        files = (*config.prompts.files, *config.environment.documents, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
         named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
         return named + [path for term in (*self.terms, *self.gold_terms) for path in local_inputs(term)]
 
@@ -173,9 +182,15 @@ class Pipeline:
         return {} if section == MonitorSection() else {"monitor": section.model_dump()}
 
     @property
+    def world_settings(self) -> dict[str, Any]:
+        """What of the settings makes the environment, where it is more than a prompt set."""
+        return {"environment": self.config.environment.model_dump()} if self.acts else {}
+
+    @property
     def reward_inputs(self) -> list[Path]:
-        """Files and folders that the reward is made of."""
+        """Files and folders that the reward is made of; the documents that an environment reads among them."""
         trained = [self.trained_folder] if self.trains_reward else []
+        trained += [Path(name) for name in self.config.environment.documents] if self.acts else []
         return trained + [path for term in self.terms for path in local_inputs(term)]
 
     @property
@@ -212,13 +227,20 @@ class Pipeline:
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.settings.max_new_tokens}
-        room = prompt_room(self.model, **limits)
-        tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
+        world = self.world
+        written = self.settings.max_new_tokens + (world.observed_tokens if world else 0)
+        room = prompt_room(self.model, max_prompt_tokens=self.config.prompts.max_prompt_tokens, max_new_tokens=written)
+        asked = world.opened(self.prompts[name]) if world else self.prompts[name]
+        tokens, too_long = tokenise(self.model, asked, max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
         self.longest_prompt = max([self.longest_prompt, *map(len, tokens.values())])
-        return [Question(p.id, p.messages, tokens[p.id]) for p in self.prompts[name] if p.id in tokens]
+        return [Question(p.id, p.messages, tokens[p.id]) for p in asked if p.id in tokens]
+
+    @cached_property
+    def world(self) -> World | None:
+        """What the policy acts in; none where it merely answers prompts."""
+        return world_of(self.config.environment, [prompt for some in self.prompts.values() for prompt in some])
 
     def bar(self, stage: str) -> Callable[[int, int, str], None]:
         return lambda done, total, note: self.progress(stage, done, total, note)
@@ -305,8 +327,12 @@ class Pipeline:
         )
 
     @cached_property
-    def reward_function(self) -> WeightedSum:
-        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
+    def reward_function(self) -> Reward:
+        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing. In an
+        environment what was earned there, and the sum of what the configuration names on top of it.
+        """
+        if self.acts:
+            return Earned(self.sources.mixture(self.terms) if self.terms else None)
         return self.sources.mixture(self.terms)
 
     def score(self, answers: Any) -> list[float]:
@@ -316,6 +342,7 @@ class Pipeline:
         name = self.config.method
         reward = Measuring(self.score, self.reward_function)
         method = new_method(self.config, self.model, reward, self.questions("train"), self.questions("heldout"))
+        method.world = self.world
         found = train_watched(method, self.path / name, self.config, self.prompts["heldout"], self.gold, self.bar(name))
         version = f"{name}-{self.config.seed}-{found['policy_step']}"
         policy_gradient.save(method, self.policy_folder, policy_version=version)
@@ -342,6 +369,7 @@ class Pipeline:
             max_prompt_tokens=self.config.prompts.max_prompt_tokens,
             seed=self.config.seed,
             progress=self.bar("evaluate"),
+            world=self.world,
         )
 
     def report(self) -> None:

@@ -58,6 +58,42 @@ class Chat:
         """The answer's text without special tokens."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
 
+    def plain(self, ids: Sequence[int]) -> str:
+        """Text of tokens inside an answer: white space at its ends stays, special tokens are left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def observation_ids(self, text: str, *, max_tokens: int, new_turn: bool) -> list[int]:
+        """Tokens by which an environment goes on behind what the policy wrote, cut to max_tokens.
+
+        new_turn: the policy has ended its turn, so the text is a user's message and the assistant begins anew; else it stands in
+        the assistant's own. Text that looks like a special token does not become one: an observation may hold anything.
+        """
+        ids = self._text_ids(text)
+        if not new_turn:
+            return ids[:max_tokens]
+        before, after = self._around_user()
+        return [*before, *ids[: max(0, max_tokens - len(before) - len(after))], *after]
+
+    def _text_ids(self, text: str) -> list[int]:
+        found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [int(token) for token in found]
+
+    def _around_user(self) -> tuple[list[int], list[int]]:
+        """Tokens before a user's message that follows an ended answer, and those behind it up to where the assistant speaks."""
+        if not self.has_template:
+            return self._text_ids("\nUser: "), self._text_ids("\nAssistant:")
+        said, heard = "SAID", "HEARD"
+        turns = [("user", "x"), ("assistant", said), ("user", heard)]
+        rows = [{"role": role, "content": content} for role, content in turns]
+        text = str(self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True))
+        between, found, after = text.partition(said)[2].partition(heard)
+        if not found:
+            raise ModelError("the chat template does not write messages as they are, so no environment can answer in it")
+        end = self.tokenizer.decode([self.end_id])  # the policy has written it
+        before = between.removeprefix(end)
+        both = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
+        return [int(token) for token in both[0]], [int(token) for token in both[1]]
+
     def finished(self, response_ids: Sequence[int]) -> bool:
         """Whether the answer ended by itself."""
         return bool(response_ids) and response_ids[-1] in self.eos_ids
