@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from heedful.engine.generation import Decoding, sample
+from heedful.errors import ModelError
 from heedful.models.chat import Chat
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer, Played
@@ -129,17 +130,21 @@ def play(
 
     decoding.max_new_tokens: what the policy itself may write in an episode, over all its turns.
     """
+    if model.encodes and world.max_turns > 1:
+        raise ModelError(
+            f"{model.source}: an encoder reads the prompt and no more of the episode, so this model cannot go on behind an "
+            "observation; take a causal language model, or environment.kind = 'retrieval', which has one turn"
+        )
     playing = []
     for task in tasks:
         environment, messages, info = world.begin(task.prompt_id, task.seed)
         generator = torch.Generator().manual_seed(task.seed)
         playing.append(_Playing(environment, messages, model.chat.prompt_ids(messages), generator, info))
-    marks = _Marks(model.chat)
     while live := [one for one in playing if not one.over]:
 
         def ends(place: int, ids: Sequence[int], live: list[_Playing] = live) -> bool:
             one = live[place]
-            return one.num_written + len(ids) >= decoding.max_new_tokens or marks.ends(one.environment, ids)
+            return one.num_written + len(ids) >= decoding.max_new_tokens or one.environment.ends_turn(model.chat.plain(ids))
 
         drawn = sample(
             model,
@@ -180,21 +185,6 @@ def _episode(one: _Playing, chat: Chat) -> Episode:
     played = Played(tuple(one.written), one.earned, one.info | {"turns": float(one.num_turns)})
     text = chat.text(one.ids)
     return Episode(Answer(one.messages, text, one.prompt, one.ids, one.finished, played), one.logprobs)
-
-
-class _Marks:
-    """Asks an environment whether a turn has ended, where the last token ends a line or a bracket: decoding at each would cost."""
-
-    def __init__(self, chat: Chat) -> None:
-        self.chat = chat
-        self.known: dict[int, bool] = {}
-
-    def ends(self, environment: Environment, ids: Sequence[int]) -> bool:
-        last = ids[-1]
-        if last not in self.known:
-            text = self.chat.plain([last])
-            self.known[last] = "\n" in text or "]" in text
-        return self.known[last] and environment.ends_turn(self.chat.plain(ids))
 
 
 def tasks_of(prompt_ids: Sequence[str], *, samples_per_prompt: int, seed: int, only: Sequence[int]) -> list[Task]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from heedful.errors import TrainingError
+from heedful.models.encoder_decoder import EncodedDecoder
 from heedful.models.policy import LanguageModel
 from heedful.models.trunk.cache import Decoder, Entry, ModelDecoder, PackedDecoder
 from heedful.team import shared
@@ -177,6 +178,8 @@ def _uniform(generator: torch.Generator | Sequence[torch.Generator], prompts: in
 
 
 def _decoder(model: LanguageModel, adapter: str | None, max_rows: int, max_length: int) -> Decoder:
+    if model.encodes:
+        return EncodedDecoder(model, adapter)
     trunk = model.trunk(adapter)
     if trunk is None:
         return ModelDecoder(model, adapter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -24,12 +24,18 @@ NUM_PROBLEMS = 6_000  # that the transcripts are about; those of the run come of
 
 
 def make_small_model(
-    folder: Path, *, steps: int, tool_share: float, seed: int, progress: Callable[[int, int, str], None]
+    folder: Path,
+    *,
+    steps: int,
+    tool_share: float,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+    without: Collection[str] = (),
 ) -> float:
     """Writes model and tokenizer; returns the loss of the last steps, nats a token.
 
     tool_share: of the transcripts that call the calculator; in the others the answer comes out of the head, which a model of
-    this size does not learn. The policy's own tokens are imitated, the observations are not.
+    this size does not learn. without: ids of problems that are not read. The policy's own tokens are imitated, the observations are not.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -52,7 +58,7 @@ def make_small_model(
         )
         model = LlamaForCausalLM(config)
     chance = random.Random(seed)
-    read = [_read(chat, chance.random() < tool_share, prompt) for prompt in problems(NUM_PROBLEMS, seed=seed)]
+    read = [_read(chat, chance.random() < tool_share, prompt) for prompt in problems(NUM_PROBLEMS, seed=seed) if prompt.id not in without]
     rate = 5e-3
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []

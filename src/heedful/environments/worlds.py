@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from heedful.config import RUBRIC, Config, EnvironmentSection
+from heedful.engine.conversation import Conversation
 from heedful.engine.episodes import Environment, World
+from heedful.environments.conversation import ToolConversation
 from heedful.environments.retrieval import Retrieval
 from heedful.environments.tictactoe import TicTacToe
 from heedful.environments.tool import Tool
@@ -48,6 +50,15 @@ def new_tools(section: EnvironmentSection, names: Sequence[str]) -> Mapping[str,
             about = {"passages": read_passages(section.documents), "count": section.num_passages}
         found[name] = Tool(name, timeout_s=section.timeout_s, memory_mb=section.memory_mb, about=about)
     return found
+
+
+def with_tools(talk: Conversation, documents: Sequence[Path], *, seed: int, asked: bool) -> ToolConversation:
+    """A conversation with the tools of `heedful chat --tools`: a calculator, and a search where there are documents."""
+    if not asked:
+        raise ConfigError("--documents are for a search, which is a tool: add --tools")
+    section = EnvironmentSection(documents=tuple(map(str, documents)), num_passages=2)
+    names = ("calculator", "search") if documents else ("calculator",)
+    return ToolConversation(talk, new_tools(section, names), seed=seed)
 
 
 def read_passages(files: Sequence[str]) -> list[str]:
