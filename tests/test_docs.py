@@ -16,6 +16,7 @@ import pytest
 from heedful.config import (
     Config,
     DPOSection,
+    EnvironmentSection,
     EvaluateSection,
     FeedbackSection,
     GRPOSection,
@@ -53,6 +54,7 @@ BOARD_PAGE = ROOT / "docs" / "methods" / "tictactoe.md"
 REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
 CONSTITUTIONAL_PAGE = ROOT / "docs" / "methods" / "constitutional-ai.md"
+ENVIRONMENTS_PAGE = ROOT / "docs" / "methods" / "environments.md"
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -117,6 +119,7 @@ SETTINGS = [
     pytest.param(REWARD_PAGE, "### [reward.labelled]", LabelledSection, id="labelled"),
     pytest.param(REWARDS_PAGE, "## Settings", RewardTermSection, id="terms"),
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
+    pytest.param(ENVIRONMENTS_PAGE, "## Settings", EnvironmentSection, id="environment"),
     pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 2", PreferSection, id="prefer"),
@@ -311,6 +314,17 @@ def test_each_quantity_of_the_monitor_is_documented() -> None:
     measured = keys_in("evaluation/monitor.py", "Monitor", "after_step", "after_evaluation")
     assert {"hacking_level", "heldout_gold"} <= measured
     assert set(table(section(HACKING_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+def test_each_quantity_that_an_environment_measures_is_documented() -> None:
+    """Names in the info of every kind; the log shows them with env_ before."""
+    measured = {"turns"}
+    for file in ("tools", "retrieval", "tictactoe"):
+        text = (SOURCE / "environments" / f"{file}.py").read_text(encoding="utf-8")
+        measured |= set(re.findall(r'"(\w+)": (?:\d|float|right)', text)) | set(re.findall(r'-?\d: "(\w+)"', text))
+    assert {"right", "calls", "won", "illegal", "retrieved"} <= measured
+    text = section(ENVIRONMENTS_PAGE.read_text(encoding="utf-8"), "## What a step logs")
+    assert set(re.findall(r"`env_(\w+)`", text)) == measured
 
 
 def test_each_quantity_of_a_reward_model_step_is_documented() -> None:
