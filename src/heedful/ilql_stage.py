@@ -60,8 +60,8 @@ def align_ilql(
         compile_where_told(model, wanted.compile)
         if model.encodes:
             raise ConfigError(
-                f"model.source = {wanted.source!r} has an encoder, for which heads of ILQL were not made; use a causal language "
-                "model, or another method (heedful align --help)"
+                f"model.source = {wanted.source!r} has an encoder, for which heads of ILQL were not made; use a causal "
+                "language model, or another method (heedful align --help)"
             )
         if model.adapters:
             raise ConfigError(

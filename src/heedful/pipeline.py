@@ -20,9 +20,9 @@ from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection, sa
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told, peak_memory
+from heedful.engine.episodes import World
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
-from heedful.engine.episodes import World
 from heedful.environments.reward import Earned
 from heedful.environments.worlds import require_rewards_of_episodes, world_of
 from heedful.errors import DataError, ModelError
@@ -156,7 +156,13 @@ class Pipeline:
     def named(self) -> list[Path]:
         """Files and folders that the configuration names; no stage may clear them away."""
         config = self.config
-        files = (*config.prompts.files, *config.environment.documents, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
+        files = (
+            *config.prompts.files,
+            *config.environment.documents,
+            *config.reward.preferences,
+            *config.reward.labelled.files,
+            config.label.judgements,
+        )
         named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
         return named + [path for term in (*self.terms, *self.gold_terms) for path in local_inputs(term)]
 

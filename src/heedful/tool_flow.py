@@ -1,7 +1,8 @@
 """Tools at work, top to bottom: `heedful environment demo`.
 
-FOLDER/model: a model of some ten thousand weights, which has read transcripts of a calculator's use and of guesses. FOLDER/prompts.jsonl:
-products that it has not read. FOLDER/run: an ordinary run directory in which it learns by its own trials to call the calculator.
+FOLDER/model: a model of some ten thousand weights, which has read transcripts of a calculator's use and of guesses.
+FOLDER/prompts.jsonl: products that it has not read. FOLDER/run: an ordinary run directory in which it learns by its own
+trials to call the calculator.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def demonstrate(
     def make() -> None:
         train = problems(NUM_TRAIN + NUM_HELDOUT, seed=seed + 1)
         marked = [
-            prompt.model_copy(update={"split": "train" if place < NUM_TRAIN else "heldout"}) for place, prompt in enumerate(train)
+            prompt.model_copy(update={"split": "train" if place < NUM_TRAIN else "heldout"})
+            for place, prompt in enumerate(train)
         ]
         write_jsonl(folder / "prompts.jsonl", marked)
         known = {prompt.id for prompt in marked}

@@ -101,7 +101,7 @@ def test_an_episode_that_ends_without_an_answer_earns_nothing() -> None:
 
 @pytest.mark.parametrize("answer", [None, "", [], True, [""]])
 def test_a_prompt_without_a_right_answer_is_an_error_that_names_it(answer: object) -> None:
-    with pytest.raises(DataError, match="'p'.*field 'answer'"):
+    with pytest.raises(DataError, match=r"'p'.*field 'answer'"):
         wanted_answers(prompt("?", **({} if answer is None else {"answer": answer})))
 
 

@@ -9,7 +9,13 @@ import pytest
 import tiny_t5
 import torch
 from torch import Tensor
-from transformers import BartConfig, BartForConditionalGeneration, MT5Config, MT5ForConditionalGeneration, T5ForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5ForConditionalGeneration,
+)
 
 from heedful.config import DPOSection, EnvironmentSection, LoraSection, PPOSection, SFTSection
 from heedful.engine import scoring
@@ -108,7 +114,12 @@ def test_gradients_are_those_of_the_models_own_forward_pass_and_of_many_lots(mon
 def test_sampling_and_scoring_agree_and_greedy_answers_are_generates_own() -> None:
     model = adapted(random_model())
     drawn = sample(
-        model, PROMPTS[:2], Decoding(0.8, 1.0, 9), adapter=POLICY, samples_per_prompt=3, generator=torch.Generator().manual_seed(0)
+        model,
+        PROMPTS[:2],
+        Decoding(0.8, 1.0, 9),
+        adapter=POLICY,
+        samples_per_prompt=3,
+        generator=torch.Generator().manual_seed(0),
     )
     rows = [(prompt, one) for prompt, some in zip(PROMPTS[:2], drawn, strict=True) for one in some]
     assert len({len(one.ids) for _, one in rows}) > 1, "rows leave at different times"
@@ -164,7 +175,9 @@ def test_adapters_sit_in_the_uppermost_blocks_of_both_halves_and_come_back_from_
     expected = response_logprobs(model, answers(), adapter=POLICY).logprobs_BT
     assert not torch.allclose(expected, response_logprobs(model, answers(), adapter=None).logprobs_BT, atol=1e-3)
     for other, adapter in ((again, POLICY), (merged, None)):
-        torch.testing.assert_close(response_logprobs(other, answers(), adapter=adapter).logprobs_BT, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            response_logprobs(other, answers(), adapter=adapter).logprobs_BT, expected, atol=1e-4, rtol=1e-4
+        )
 
 
 def test_what_is_not_supported_is_refused() -> None:
@@ -186,14 +199,14 @@ def test_what_is_not_supported_is_refused() -> None:
         LanguageModel(BartForConditionalGeneration(small), tiny_t5.tokenizer(), "bart")
     prompt = Prompt(id="a", messages=(Message(role="user", content="red"),))
     world = World(PromptSet, {"a": prompt}, EnvironmentSection().max_turns, 32)
-    with pytest.raises(ModelError, match="environment.kind = 'retrieval'"):
+    with pytest.raises(ModelError, match=r"environment\.kind = 'retrieval'"):
         play(model, world, tasks_of(["a"], samples_per_prompt=1, seed=0, only=[0]), Decoding(1, 1, 4), adapter=None)
 
 
 def test_depths_that_differ_are_refused_only_where_layers_are_counted() -> None:
     model = random_model()
     model.causal.config.num_decoder_layers = 3
-    with pytest.raises(ModelError, match="lora.layers = 0"):
+    with pytest.raises(ModelError, match=r"lora\.layers = 0"):
         adapted(model, layers=1)
     adapted(model)
 
@@ -275,7 +288,12 @@ def test_dpo_and_sft_learn(model: LanguageModel, folder: Path, tmp_path: Path) -
     fresh = load_language_model(str(folder), dtype=torch.float32, device=CPU)
     taught = [answer_of(fresh, messages(text), "nice dog") for text in texts]
     imitating = sft.SFT(
-        fresh, taught, taught[:4], settings=SFTSection(lora=LORA, batch_completions=12, learning_rate=2e-2), num_steps=10, seed=0
+        fresh,
+        taught,
+        taught[:4],
+        settings=SFTSection(lora=LORA, batch_completions=12, learning_rate=2e-2),
+        num_steps=10,
+        seed=0,
     )
     before = imitating.evaluate(0)["heldout_loss"]
     for step in range(10):

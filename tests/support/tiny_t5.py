@@ -1,4 +1,6 @@
-"""A T5 of 40,000 weights that was taught here to repeat what it reads, with a tokenizer of whole words, in Hugging Face's layout."""
+"""A T5 of 40,000 weights that was taught here to repeat what it reads, with a tokenizer of whole words, in Hugging Face's
+layout.
+"""
 
 from __future__ import annotations
 

@@ -70,4 +70,6 @@ def demo(
     table("Held-out tasks", ("", "before", "after", "difference (95%)"), rows)
     for side, text in examples(output, 1):
         print(f"\n{side}:\n{printable(text)}")
-    print(f"\n{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s; the report is in {output / 'run' / 'report'}")
+    print(
+        f"\n{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s; the report is in {output / 'run' / 'report'}"
+    )

@@ -147,7 +147,9 @@ def _chat_with_tools(talk: ToolConversation, once: str | None, as_json: bool) ->
             continue
         answers = talk.answer(said)
         if as_json:
-            shown = {name: {"text": told.text, "calls": [call._asdict() for call in told.calls]} for name, told in answers.items()}
+            shown = {
+                name: {"text": told.text, "calls": [call._asdict() for call in told.calls]} for name, told in answers.items()
+            }
             turns.append({"conversation": conversation, "message": said, "answers": shown})
             continue
         for name, told in answers.items():

@@ -19,7 +19,8 @@ from heedful.records import Message, Prompt
 class Step(NamedTuple):
     """What an action led to, in the order of Gymnasium. observation: text that the policy reads before its next action.
 
-    terminated: the task has ended, well or badly. truncated: it was broken off. info: numbers that are measured, not learned from.
+    terminated: the task has ended, well or badly. truncated: it was broken off. info: numbers that are measured, not learned
+    from.
     """
 
     observation: str
@@ -190,7 +191,5 @@ def _episode(one: _Playing, chat: Chat) -> Episode:
 def tasks_of(prompt_ids: Sequence[str], *, samples_per_prompt: int, seed: int, only: Sequence[int]) -> list[Task]:
     """The tasks of the prompts with these numbers, each several times, with seeds that depend on nothing else."""
     return [
-        Task(prompt_ids[place], (seed * 1_000_003 + place) * 1_009 + k)
-        for place in only
-        for k in range(samples_per_prompt)
+        Task(prompt_ids[place], (seed * 1_000_003 + place) * 1_009 + k) for place in only for k in range(samples_per_prompt)
     ]

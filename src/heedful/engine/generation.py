@@ -77,8 +77,8 @@ def sample(
     Of several generators, one a prompt, each draws for its prompt alone: then an answer does not depend on the others either.
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
     token, the logits to draw it from. keep_hidden: those states are kept in the answers. only: the prompts with these numbers
-    are answered, by this process alone; the others merely have their random numbers. ends: from a prompt's number and the tokens
-    of one of its answers so far, whether the answer ends here although no end-of-text token was drawn.
+    are answered, by this process alone; the others merely have their random numbers. ends: from a prompt's number and the
+    tokens of one of its answers so far, whether the answer ends here although no end-of-text token was drawn.
     """
     each = samples_per_prompt
     if not prompts:

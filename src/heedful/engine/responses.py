@@ -21,7 +21,9 @@ from heedful.team import shared
 
 
 class ResponseLogprobs(NamedTuple):
-    """logprobs_BT: nats, float32, 0 on padding. mask_BT: True on response tokens that the policy wrote, end of text included."""
+    """logprobs_BT: nats, float32, 0 on padding. mask_BT: True on response tokens that the policy wrote, end of text
+    included.
+    """
 
     logprobs_BT: Tensor
     mask_BT: Tensor

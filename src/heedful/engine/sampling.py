@@ -117,7 +117,9 @@ def play_completions(
             tasks = tasks_of(ids, samples_per_prompt=num_completions, seed=seed, only=places)
             costs = [decoding.max_new_tokens] * len(tasks)
             episodes = shared(
-                costs, lambda some, tasks=tasks: play(model, world, [tasks[i] for i in some], decoding, adapter=adapter), "episodes"
+                costs,
+                lambda some, tasks=tasks: play(model, world, [tasks[i] for i in some], decoding, adapter=adapter),
+                "episodes",
             )
             records = []
             for id_, task, (answer, _) in zip(names, tasks, episodes, strict=True):

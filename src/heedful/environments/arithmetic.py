@@ -26,9 +26,7 @@ def problems(count: int, *, seed: int, split: str | None = None) -> list[Prompt]
         first, second = 10 + number // 90, 10 + number % 90
         asked = (Message(role="user", content=f"What is {first} * {second}?"),)
         found.append(
-            Prompt.model_validate(
-                {"id": f"{first}x{second}", "messages": asked, "split": split, "answer": str(first * second)}
-            )
+            Prompt.model_validate({"id": f"{first}x{second}", "messages": asked, "split": split, "answer": str(first * second)})
         )
     return found
 

@@ -86,8 +86,8 @@ class ToolConversation:
             history = history[2:]
         if len(model.chat.prompt_ids([self.told, *history])) > room:
             raise ConfigError(
-                f"the context of {model.source} holds {model.max_tokens} tokens, which the message, {MAX_TURNS} turns with tools "
-                "and an answer do not fit into; say less, or lower --max-new-tokens"
+                f"the context of {model.source} holds {model.max_tokens} tokens, which the message, {MAX_TURNS} turns with "
+                "tools and an answer do not fit into; say less, or lower --max-new-tokens"
             )
         prompt = Prompt(id=ONE, messages=(self.told, *history))
         world = World(lambda: environment, {ONE: prompt}, MAX_TURNS, MAX_OBSERVATION_TOKENS)

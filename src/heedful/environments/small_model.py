@@ -35,7 +35,8 @@ def make_small_model(
     """Writes model and tokenizer; returns the loss of the last steps, nats a token.
 
     tool_share: of the transcripts that call the calculator; in the others the answer comes out of the head, which a model of
-    this size does not learn. without: ids of problems that are not read. The policy's own tokens are imitated, the observations are not.
+    this size does not learn. without: ids of problems that are not read. The policy's own tokens are imitated, the
+    observations are not.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -58,7 +59,11 @@ def make_small_model(
         )
         model = LlamaForCausalLM(config)
     chance = random.Random(seed)
-    read = [_read(chat, chance.random() < tool_share, prompt) for prompt in problems(NUM_PROBLEMS, seed=seed) if prompt.id not in without]
+    read = [
+        _read(chat, chance.random() < tool_share, prompt)
+        for prompt in problems(NUM_PROBLEMS, seed=seed)
+        if prompt.id not in without
+    ]
     rate = 5e-3
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ class Tool:
 
     def __init__(self, name: str, *, timeout_s: float, memory_mb: int, about: dict[str, Any] | None = None) -> None:
         if sys.platform == "win32":
-            raise ConfigError("tools need a system that can limit a process (Linux or macOS); run heedful there, or without tools")
+            raise ConfigError(
+                "tools need a system that can limit a process (Linux or macOS); run heedful there, or without tools"
+            )
         self.name, self.timeout_s = name, timeout_s
         self.about = {"tool": name, "memory_mb": memory_mb} | (about or {})
         self._lock = threading.Lock()
@@ -91,10 +94,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            try:
+            with suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass
 
 
 def _line(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any] | None:

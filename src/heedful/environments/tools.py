@@ -16,8 +16,8 @@ def wanted_answers(prompt: Prompt) -> list[str]:
     answers = [found] if isinstance(found, (str, int, float)) and not isinstance(found, bool) else found
     if not isinstance(answers, list) or not answers or not all(str(answer).strip() for answer in answers):
         raise DataError(
-            f"prompt {prompt.id!r}: this environment pays for right answers, and the prompt has no field 'answer' that is a text "
-            "or a list of texts; add it, or use environment.kind = 'prompts' with a reward"
+            f"prompt {prompt.id!r}: this environment pays for right answers, and the prompt has no field 'answer' that is a "
+            "text or a list of texts; add it, or use environment.kind = 'prompts' with a reward"
         )
     return [str(answer) for answer in answers]
 
@@ -25,9 +25,7 @@ def wanted_answers(prompt: Prompt) -> list[str]:
 class ToolUse:
     """Reward 1 for a right "Answer:", 0 for a wrong one or none, less call_cost a call. tools: by name, text to text."""
 
-    def __init__(
-        self, tools: Mapping[str, Callable[[str], str]], *, call_cost: float = 0.0, told: bool = True
-    ) -> None:
+    def __init__(self, tools: Mapping[str, Callable[[str], str]], *, call_cost: float = 0.0, told: bool = True) -> None:
         self.tools, self.call_cost, self.told = tools, call_cost, told
         self.wanted: list[str] = []
         self.calls = self.failed = 0

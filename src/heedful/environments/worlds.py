@@ -46,7 +46,9 @@ def new_tools(section: EnvironmentSection, names: Sequence[str]) -> Mapping[str,
         about: dict[str, object] = {}
         if name == "search":
             if not section.documents:
-                raise ConfigError("environment: a search needs documents; name text, markdown or JSONL files in environment.documents")
+                raise ConfigError(
+                    "environment: a search needs documents; name text, markdown or JSONL files in environment.documents"
+                )
             about = {"passages": read_passages(section.documents), "count": section.num_passages}
         found[name] = Tool(name, timeout_s=section.timeout_s, memory_mb=section.memory_mb, about=about)
     return found
@@ -103,4 +105,6 @@ def require_rewards_of_episodes(config: Config, trains_reward: bool) -> None:
             "rewards that exist in reward.terms, or leave the terms out"
         )
     if config.monitor.gold == RUBRIC:
-        raise ConfigError(f"monitor.gold = 'rubric' reads answers to prompts, not episodes of {kind!r}; name a source of rewards")
+        raise ConfigError(
+            f"monitor.gold = 'rubric' reads answers to prompts, not episodes of {kind!r}; name a source of rewards"
+        )

@@ -15,9 +15,9 @@ PLAIN_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 class Chat:
     """A tokenizer and the way its model wants a conversation written.
 
-    eos_ids: tokens that end an answer. pad_id may be one of them: masks here come from lengths, never from ids. apart: an encoder
-    reads the conversation and a decoder writes the answer, so neither continues the other's text; a single message is then
-    read as it stands, with the tokenizer's own end of text.
+    eos_ids: tokens that end an answer. pad_id may be one of them: masks here come from lengths, never from ids. apart: an
+    encoder reads the conversation and a decoder writes the answer, so neither continues the other's text; a single message
+    is then read as it stands, with the tokenizer's own end of text.
     """
 
     def __init__(self, tokenizer: Any, eos_ids: Sequence[int], *, apart: bool = False) -> None:
@@ -70,8 +70,9 @@ class Chat:
     def observation_ids(self, text: str, *, max_tokens: int, new_turn: bool) -> list[int]:
         """Tokens by which an environment goes on behind what the policy wrote, cut to max_tokens.
 
-        new_turn: the policy has ended its turn, so the text is a user's message and the assistant begins anew; else it stands in
-        the assistant's own. Text that looks like a special token does not become one: an observation may hold anything.
+        new_turn: the policy has ended its turn, so the text is a user's message and the assistant begins anew; else it
+        stands in the assistant's own. Text that looks like a special token does not become one: an observation may hold
+        anything.
         """
         ids = self._text_ids(text)
         if not new_turn:

@@ -4,7 +4,7 @@ The encoder reads the prompt, once for all its responses; the decoder reads the 
 through the model's own modules, a padded row a response.
 """
 
-# B responses, P distinct prompts, S prompt tokens, T response tokens, D hidden size, N tokens of a packed batch, A rows in flight
+# B responses, P distinct prompts, S prompt tokens, T response tokens, D hidden size, N packed tokens, A rows in flight
 
 from __future__ import annotations
 
@@ -45,15 +45,17 @@ def start_token(causal: Any) -> int | None:
 
 
 def layers_to_adapt(causal: Any, layers: int, source: str) -> dict[str, Any]:
-    """For PEFT: the uppermost `layers` blocks of encoder and decoder; 0: all. Raises ModelError where the two differ in depth."""
+    """For PEFT: the uppermost `layers` blocks of encoder and decoder; 0: all. Raises ModelError where the two differ in
+    depth.
+    """
     if not layers:
         return {"layers_to_transform": None}
     config = causal.config
     total = int(config.num_layers)
     if int(config.num_decoder_layers or total) != total:
         raise ModelError(
-            f"{source}: encoder and decoder have {total} and {config.num_decoder_layers} blocks, so 'the uppermost {layers}' are "
-            "not the same in both; set lora.layers = 0"
+            f"{source}: encoder and decoder have {total} and {config.num_decoder_layers} blocks, so 'the uppermost {layers}' "
+            "are not the same in both; set lora.layers = 0"
         )
     return {"layers_to_transform": list(range(total - min(layers, total), total)), "layers_pattern": "block"}
 

@@ -209,8 +209,9 @@ class LanguageModel(nn.Module):
         return x_ND, layer
 
     def _read_padded(self, packed: Packed, adapter: str | None) -> Tensor:
-        """A row a response, some rows at a time; behind an encoder, as encoder_decoder.py reads them. With gradients all but a single lot are computed again in the backward: a
-        prompt stands before each of its responses, so a batch that is small when packed may be large here.
+        """A row a response, some rows at a time; behind an encoder, as encoder_decoder.py reads them. With gradients all but
+        a single lot are computed again in the backward: a prompt stands before each of its responses, so a batch that is
+        small when packed may be large here.
         """
         if self.encodes:
             return encoder_decoder.read_packed(self, packed, adapter)

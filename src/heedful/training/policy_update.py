@@ -139,9 +139,7 @@ class PolicyUpdate:
             own_N = torch.tensor(written, device=model.device)
             hidden_ND, targets_N = hidden_ND[own_N], targets_N[own_N]
         learn_entropy = settings.entropy_coef > 0
-        fresh = token_scores(
-            hidden_ND, model.head_VD, targets_N, temperature=settings.temperature, learn_entropy=learn_entropy
-        )
+        fresh = token_scores(hidden_ND, model.head_VD, targets_N, temperature=settings.temperature, learn_entropy=learn_entropy)
         logprobs_BT = spread(fresh.logprobs_N, mask_BT)
         policy = policy_loss(
             logprobs_BT,

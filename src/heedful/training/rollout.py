@@ -126,8 +126,9 @@ def collect(
 ) -> list[Rollout]:
     """Rollouts under the current policy. Log-probs, entropy, KL and values come of the states from which the tokens were drawn.
 
-    rescore: of a second pass with the trainer's arithmetic instead, as always where a world answers the policy. Members of a team share the questions. Raises TrainingError
-    when a reward is not finite, and when a member of the team holds other weights than the first.
+    rescore: of a second pass with the trainer's arithmetic instead, as always where a world answers the policy. Members of a
+    team share the questions. Raises TrainingError when a reward is not finite, and when a member of the team holds other
+    weights than the first.
     """
     require_one_policy(model, policy_version)
     answered = shared(
