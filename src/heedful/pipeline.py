@@ -234,8 +234,12 @@ class Pipeline:
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
         world = self.world
-        written = self.settings.max_new_tokens + (world.observed_tokens if world else 0)
-        room = prompt_room(self.model, max_prompt_tokens=self.config.prompts.max_prompt_tokens, max_new_tokens=written)
+        room = prompt_room(
+            self.model,
+            max_prompt_tokens=self.config.prompts.max_prompt_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
+            observed_tokens=world.observed_tokens if world else 0,
+        )
         asked = world.opened(self.prompts[name]) if world else self.prompts[name]
         tokens, too_long = tokenise(self.model, asked, max_tokens=room)
         if too_long:

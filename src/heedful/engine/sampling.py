@@ -23,15 +23,24 @@ from heedful.store import Journal, write_jsonl
 from heedful.team import shared
 
 
-def prompt_room(model: LanguageModel, *, max_prompt_tokens: int, max_new_tokens: int) -> int:
-    """The tokens that a prompt may have. Raises DataError when an answer of max_new_tokens would fill the whole context."""
+def prompt_room(model: LanguageModel, *, max_prompt_tokens: int, max_new_tokens: int, observed_tokens: int = 0) -> int:
+    """The tokens that a prompt may have. Raises DataError when an answer of max_new_tokens would fill the whole context.
+
+    observed_tokens: what an environment writes into the answer at most.
+    """
+    if observed_tokens and max_new_tokens + observed_tokens >= model.max_tokens:
+        raise DataError(
+            f"an episode may hold max_new_tokens = {max_new_tokens} and {observed_tokens} tokens of observations, which leaves "
+            f"no room for a prompt: the context of {model.source} holds {model.max_tokens}; lower max_new_tokens, "
+            "environment.max_turns or environment.max_observation_tokens"
+        )
     if max_new_tokens >= model.max_tokens:
         raise DataError(
             f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: the context of {model.source} holds "
             f"{model.max_tokens} tokens, prompt and answer together; lower max_new_tokens, or choose a model with a longer "
             "context (model.source)"
         )
-    return min(max_prompt_tokens, model.max_tokens - max_new_tokens)
+    return min(max_prompt_tokens, model.max_tokens - max_new_tokens - observed_tokens)
 
 
 def tokenise(model: LanguageModel, prompts: Sequence[Prompt], *, max_tokens: int) -> tuple[dict[str, list[int]], list[str]]:
@@ -92,8 +101,12 @@ def play_completions(
     """As `sample_completions`, of a policy that acts in an environment: an episode a completion. A record then also holds what
     was read first (opening), which tokens the policy wrote (written), what it earned and what was measured (info).
     """
-    written = decoding.max_new_tokens + world.observed_tokens
-    room = prompt_room(model, max_prompt_tokens=max_prompt_tokens, max_new_tokens=written)
+    room = prompt_room(
+        model,
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=decoding.max_new_tokens,
+        observed_tokens=world.observed_tokens,
+    )
     tokens, _ = tokenise(model, world.opened(prompts), max_tokens=room)
     ids = [prompt.id for prompt in prompts if prompt.id in tokens]
     sampling = Sampling(
