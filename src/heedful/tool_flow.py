@@ -21,11 +21,11 @@ from heedful.records import Message, Prompt
 from heedful.store import Run, read_json, write_json, write_jsonl
 
 NUM_TRAIN, NUM_HELDOUT = 400, 100
-PRETRAINING_STEPS = 450
+PRETRAINING_STEPS = 500
 TOOL_SHARE = 0.4
 # Every tenth step is enough to look at held-out prompts, and a model this small may move fast.
 LEARNING: dict[str, Any] = {
-    "max_steps": 20,
+    "max_steps": 30,
     "eval_every": 10,
     "episodes": 64,
     "samples_per_prompt": 4,

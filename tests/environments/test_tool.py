@@ -80,6 +80,7 @@ def test_the_calculator_computes(calculator: Tool, asked: str, value: str) -> No
         "True + True",
         "abs(x=1)",
         "1 if 1 else 2",
+        "round(1, -(10 ** 9))",
         "round(1, 10 ** 30)",
     ],
 )
@@ -88,7 +89,7 @@ def test_the_calculator_refuses_everything_else(calculator: Tool, asked: str) ->
     assert calculator("1 + 1") == "2", "it goes on"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60) | st.from_regex(r"[-+*/%().0-9a-z ]{0,40}", fullmatch=True))
 def test_any_text_has_a_value_or_an_error_that_can_be_read(text: str) -> None:
     with suppress(tool_worker.ToolError):

@@ -39,7 +39,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder for the model, the run and its figures.")] = Path("tools"),
     method: Annotated[Literal["ppo", "rloo", "grpo"], typer.Option(help="How it learns.")] = "rloo",
     seed: Annotated[int, typer.Option(min=0, help="Every random choice derives from it.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of reading transcripts, before anything is rewarded.")] = 450,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of reading transcripts, before anything is rewarded.")] = 500,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:

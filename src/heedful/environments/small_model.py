@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,6 +15,7 @@ from heedful.environments.arithmetic import problems, transcript
 from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.completion import completion_loss
 from heedful.models.chat import Chat
+from heedful.records import Prompt
 from heedful.store import new_folder
 
 TEMPLATE = (
@@ -59,18 +62,16 @@ def make_small_model(
         )
         model = LlamaForCausalLM(config)
     chance = random.Random(seed)
-    read = [
-        _read(chat, chance.random() < tool_share, prompt)
-        for prompt in problems(NUM_PROBLEMS, seed=seed)
-        if prompt.id not in without
-    ]
+    asked = [prompt for prompt in problems(NUM_PROBLEMS, seed=seed) if prompt.id not in without]
+    with_tool = [chance.random() < tool_share for _ in asked]
+    read = cache(lambda place: _read(chat, with_tool[place], asked[place]))
     rate = 5e-3
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * min((step + 1) / 50, 1.0, max(0.02, (steps - step) / (0.5 * steps)))
-        rows = [read[chance.randrange(len(read))] for _ in range(64)]
+        rows = [read(chance.randrange(len(asked))) for _ in range(64)]
         ids_BS = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True)
         own_BS = pad_sequence([torch.tensor(own) for _, own in rows], batch_first=True)
         hidden_BSD = model.model(ids_BS)[0]
@@ -79,7 +80,7 @@ def make_small_model(
         logprobs_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, scores.logprobs_N)
         loss = completion_loss(logprobs_BT, mask_BT, num_tokens=int(mask_BT.sum()))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -91,7 +92,7 @@ def make_small_model(
     return sum(last) / max(1, len(last))
 
 
-def _read(chat: Chat, with_tool: bool, prompt: object) -> tuple[list[int], list[bool]]:
+def _read(chat: Chat, with_tool: bool, prompt: Prompt) -> tuple[list[int], list[bool]]:
     """Tokens of a prompt with a transcript behind it, as an episode lays them down, and True on those to be imitated."""
     ids = chat.prompt_ids(prompt.messages)
     own = [False] * len(ids)
@@ -101,7 +102,7 @@ def _read(chat: Chat, with_tool: bool, prompt: object) -> tuple[list[int], list[
     return [*ids, chat.end_id], [*own, True]
 
 
-def _tokenizer():
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

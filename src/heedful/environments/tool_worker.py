@@ -44,6 +44,13 @@ def confine(memory_mb: int) -> None:
     sys.addaudithook(refuse)
 
 
+def rounded(value: Any, digits: int = 0) -> Any:
+    """To so many places behind the point; of a thousand before it Python would first make 10 ** 1000."""
+    if abs(digits) > 100:
+        raise ToolError("the number is too large")
+    return round(value, digits)
+
+
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -53,7 +60,7 @@ BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
 }
 UNARY: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max, "round": round, "sqrt": math.sqrt}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max, "round": rounded, "sqrt": math.sqrt}
 
 
 def calculate(text: str) -> str:
