@@ -48,7 +48,7 @@ def evaluate(
     sides: dict[str, list[dict[str, Any]]] = {}
     for number, (name, adapter) in enumerate(SIDES):
         target, decoding = folder / f"completions-{name}.jsonl", Decoding(settings.temperature, 1.0, settings.max_new_tokens)
-        asked: dict[str, Any] = {
+        how: dict[str, Any] = {
             "adapter": adapter,
             "name": model.source,
             "policy_version": name,
@@ -59,10 +59,10 @@ def evaluate(
             "progress": progress,
         }
         if world is not None:
-            completions = play_completions(model, world, prompts, target, decoding, **asked)
+            completions = play_completions(model, world, prompts, target, decoding, **how)
             episodes[name] = completions
         else:
-            completions = sample_completions(model, prompts, target, decoding, **asked)
+            completions = sample_completions(model, prompts, target, decoding, **how)
         answers = [recorded_answer(model, messages[record.prompt_id], record) for record in completions]
         sides[name] = measure(prompts, completions, score(answers))
         write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in sides[name]))

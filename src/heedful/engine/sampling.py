@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from heedful.engine.episodes import World, play, tasks_of
+from heedful.engine.episodes import Episode, Task, World, play, tasks_of
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError
 from heedful.models.policy import LanguageModel
@@ -128,12 +128,11 @@ def play_completions(
         names = [f"{ids[place]}/{k}" for place in places for k in range(1, num_completions + 1)]
         if not finished.issuperset(names):
             tasks = tasks_of(ids, samples_per_prompt=num_completions, seed=seed, only=places)
-            costs = [decoding.max_new_tokens] * len(tasks)
-            episodes = shared(
-                costs,
-                lambda some, tasks=tasks: play(model, world, [tasks[i] for i in some], decoding, adapter=adapter),
-                "episodes",
-            )
+
+            def some(chosen: list[int], tasks: list[Task] = tasks) -> list[Episode]:
+                return play(model, world, [tasks[i] for i in chosen], decoding, adapter=adapter)
+
+            episodes = shared([decoding.max_new_tokens] * len(tasks), some, "episodes")
             records = []
             for id_, task, (answer, _) in zip(names, tasks, episodes, strict=True):
                 assert answer.played is not None

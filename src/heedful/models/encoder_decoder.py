@@ -73,12 +73,13 @@ def encode(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> tuple[Tens
         ids_PS[place, : len(row)] = torch.tensor(row)
         mask_PS[place, : len(row)] = True
     ids_PS, mask_PS = ids_PS.to(model.device), mask_PS.to(model.device)
-    return model.causal.encoder(input_ids=ids_PS, attention_mask=mask_PS.long())[0], mask_PS
+    encoded_PSD: Tensor = model.causal.encoder(input_ids=ids_PS, attention_mask=mask_PS.long())[0]
+    return encoded_PSD, mask_PS
 
 
 def decode(model: LanguageModel, ids_BT: Tensor, encoded_BSD: Tensor, mask_BS: Tensor, **cache: Any) -> Tensor:
     """The decoder's states (B, T, D) as the language-model head reads them."""
-    hidden_BTD = model.causal.decoder(
+    hidden_BTD: Tensor = model.causal.decoder(
         input_ids=ids_BT, encoder_hidden_states=encoded_BSD, encoder_attention_mask=mask_BS.long(), **cache
     )[0]
     config = model.causal.config
