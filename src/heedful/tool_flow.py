@@ -8,16 +8,18 @@ trials to call the calculator.
 from __future__ import annotations
 
 import json
+import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from heedful.config import Config, parse
-from heedful.environments.arithmetic import problems
+from heedful.environments.arithmetic import problems, transcript
 from heedful.environments.small_model import make_small_model
 from heedful.pipeline import Pipeline
 from heedful.progress import Progress
-from heedful.records import Message, Prompt
+from heedful.records import Completion, Message, Prompt, Sampling
 from heedful.store import Run, read_json, write_json, write_jsonl
 
 NUM_TRAIN, NUM_HELDOUT = 400, 100
@@ -111,6 +113,26 @@ def tasks(kind: Literal["arithmetic", "tictactoe"], count: int, heldout: int, se
         for i in range(count + heldout)
     ]
     return [Prompt.model_validate(row) for row in rows]
+
+
+def transcripts(prompts: Sequence[Prompt], *, tool_share: float, seed: int) -> list[Completion]:
+    """How a teacher answers products, as completions to fine-tune on. tool_share: of them that call the calculator."""
+    chance = random.Random(f"{seed}/transcripts")
+    sampling = Sampling(temperature=0, top_p=1, seed=seed, max_new_tokens=1)
+    found = []
+    for prompt in prompts:
+        parts = transcript(prompt, with_tool=chance.random() < tool_share)
+        row = {
+            "id": f"{prompt.id}/1",
+            "prompt_id": prompt.id,
+            "text": "".join(part.text for part in parts),
+            "model": "teacher",
+            "finish": "stop",
+            "sampling": sampling.model_dump(),
+            "parts": [part._asdict() for part in parts],
+        }
+        found.append(Completion.model_validate(row))
+    return found
 
 
 def examples(folder: Path, count: int) -> list[tuple[str, str]]:

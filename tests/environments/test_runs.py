@@ -231,6 +231,36 @@ def test_the_demonstration_runs_whole_and_is_resumed(tmp_path: Path) -> None:
     assert (tmp_path / "tools/model/model.safetensors").stat().st_mtime_ns == first
 
 
+def test_transcripts_are_learned_without_their_observations(model: Path, tmp_path: Path) -> None:
+    """The same tokens that an episode would hold; `heedful align sft` takes them from files."""
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("prompts", "taught")}
+    ask = ["environment", "prompts", "arithmetic", "--output", str(files["prompts"]), "--count", "9", "--heldout", "3"]
+    done = CliRunner().invoke(app, [*ask, "--transcripts", str(files["taught"])])
+    assert done.exit_code == 0, done.output
+    loaded = load_language_model(str(model), dtype=torch.float32, device=torch.device("cpu"))
+    records = read_jsonl(files["taught"], Completion, unique="id")
+    prompts = {prompt.id: prompt for prompt in read_jsonl(files["prompts"], Prompt)}
+    by_tool = 0
+    for record in records:
+        answer = recorded_answer(loaded, prompts[record.prompt_id].messages, record)
+        theirs = [token for token, own in zip(answer.response_ids, answer.written, strict=True) if not own]
+        observed = [part["text"] for part in (record.model_extra or {})["parts"] if not part["written"]]
+        assert loaded.chat.plain(theirs) == "".join(observed)
+        assert loaded.chat.plain(answer.response_ids) == record.text
+        assert answer.finished
+        by_tool += bool(theirs)
+    assert 0 < by_tool < len(records)
+    wrong = records[0].model_copy(update={"text": "other"})
+    with pytest.raises(DataError, match="'parts'"):
+        recorded_answer(loaded, prompts[records[0].prompt_id].messages, wrong)
+    (tmp_path / "a.toml").write_text(
+        f'[model]\nsource = "{model}"\ndtype = "float32"\n[sft]\nepochs = 1\nbatch_completions = 4\n[sft.lora]\nrank = 2\n'
+    )
+    learn = ["align", "sft", "--config", str(tmp_path / "a.toml"), "--completions", str(files["taught"])]
+    done = CliRunner().invoke(app, [*learn, "--prompts", str(files["prompts"]), "--output", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+
+
 def test_tasks_are_written_for_each_world(tmp_path: Path) -> None:
     for kind, field in (("arithmetic", "answer"), ("tictactoe", "seat")):
         file = tmp_path / f"{kind}.jsonl"

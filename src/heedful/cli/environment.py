@@ -18,6 +18,9 @@ def prompts(
     output: Annotated[Path, typer.Option("--output", help="The file to write.")],
     count: Annotated[int, typer.Option(min=1, help="Prompts to train on.")] = 400,
     heldout: Annotated[int, typer.Option(min=1, help="Prompts that are held out.")] = 100,
+    taught: Annotated[
+        Path | None, typer.Option("--transcripts", help="Of arithmetic: also a teacher's transcripts, to fine-tune on.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -26,11 +29,16 @@ def prompts(
     Example: `heedful environment prompts arithmetic --output products.jsonl --count 400`
     """
     from heedful.cli.terminal import emit
+    from heedful.errors import ConfigError
     from heedful.store import write_jsonl
-    from heedful.tool_flow import tasks
+    from heedful.tool_flow import TOOL_SHARE, tasks, transcripts
 
+    if taught and kind != "arithmetic":
+        raise ConfigError("--transcripts: a teacher is there for arithmetic alone; leave the option out")
     found = tasks(kind, count, heldout, seed)
     write_jsonl(output, found)
+    if taught:
+        write_jsonl(taught, transcripts(found, tool_share=TOOL_SHARE, seed=seed))
     emit({"prompts": len(found), "output": str(output)}, as_json, f"{len(found)} prompts in {output}")
 
 

@@ -69,17 +69,43 @@ def tokens_of(model: LanguageModel, record: Completion) -> list[int]:
 
 def recorded_answer(model: LanguageModel, messages: tuple[Message, ...], record: Completion) -> Answer:
     """The answer that a completion is. Of an episode it is what was read first and who wrote which token, where this model
-    played it; of another model's, the text.
+    played it, or where the record's `parts` say who wrote which text; else all of it is an answer's text.
     """
     extra = record.model_extra or {}
     if "opening" in extra:
         messages = tuple(Message.model_validate(message) for message in extra["opening"])
+    if "parts" in extra and "token_ids" not in extra:
+        return _transcribed(model, messages, record)
     answer = answer_of(model, messages, record.text, token_ids=tokens_of(model, record))
     written = extra.get("written")
     if not isinstance(written, list) or len(written) != len(answer.response_ids):
         return answer
     played = Played(tuple(bool(own) for own in written), float(extra["earned"]), dict(extra["info"]))
     return replace(answer, finished=record.finish == "stop", played=played)
+
+
+def _transcribed(model: LanguageModel, messages: tuple[Message, ...], record: Completion) -> Answer:
+    """An episode from its text: `parts`, each an object with `text` and `written`, laid down as they are while it is played."""
+    parts = (record.model_extra or {})["parts"]
+    well = isinstance(parts, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) and isinstance(part.get("written"), bool) for part in parts
+    )
+    if not well or "".join(part["text"] for part in parts) != record.text:
+        raise DataError(
+            f"completion {record.id!r}: 'parts' are objects with 'text' and 'written' (true or false) whose texts in order are "
+            "the completion's text; correct them, or leave the field out"
+        )
+    ids: list[int] = []
+    written: list[bool] = []
+    for part in parts:
+        some = model.chat.observation_ids(part["text"], max_tokens=1 << 30, new_turn=False)
+        if not ids and part["written"]:
+            some = model.chat.response_ids(part["text"], finished=False)
+        ids, written = ids + some, written + [part["written"]] * len(some)
+    if record.finish == "stop":
+        ids, written = [*ids, model.chat.end_id], [*written, True]
+    answer = answer_of(model, messages, record.text, token_ids=ids)
+    return replace(answer, played=Played(tuple(written), 0.0, {}))
 
 
 def play_completions(
