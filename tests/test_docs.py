@@ -16,6 +16,7 @@ import pytest
 from heedful.config import (
     Config,
     DPOSection,
+    EnvironmentSection,
     EvaluateSection,
     FeedbackSection,
     GRPOSection,
@@ -56,6 +57,7 @@ REWARDS_PAGE = ROOT / "docs" / "methods" / "rewards.md"
 CONSTITUTION_PAGE = ROOT / "docs" / "constitution-files.md"
 CONSTITUTIONAL_PAGE = ROOT / "docs" / "methods" / "constitutional-ai.md"
 ROUNDS_PAGE, UPDATES_PAGE = (ROOT / "docs" / "methods" / f"{name}.md" for name in ("rounds", "updates"))
+ENVIRONMENTS_PAGE = ROOT / "docs" / "methods" / "environments.md"
 HACKING_PAGE = ROOT / "docs" / "methods" / "hacking.md"
 
 
@@ -122,6 +124,7 @@ SETTINGS = [
     pytest.param(HACKING_PAGE, "## Settings", MonitorSection, id="monitor"),
     pytest.param(ROUNDS_PAGE, "## Settings", RoundSection, id="round"),
     pytest.param(UPDATES_PAGE, "## Settings", UpdateSection, id="update"),
+    pytest.param(ENVIRONMENTS_PAGE, "## Settings", EnvironmentSection, id="environment"),
     pytest.param(CONSTITUTION_PAGE, "### Settings", FeedbackSection, id="feedback"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 1", ReviseSection, id="revise"),
     pytest.param(CONSTITUTIONAL_PAGE, "### Settings of stage 2", PreferSection, id="prefer"),
@@ -316,6 +319,17 @@ def test_each_quantity_of_the_monitor_is_documented() -> None:
     measured = keys_in("evaluation/monitor.py", "Monitor", "after_step", "after_evaluation")
     assert {"hacking_level", "heldout_gold"} <= measured
     assert set(table(section(HACKING_PAGE.read_text(encoding="utf-8"), "## What a step logs"))) == measured
+
+
+def test_each_quantity_that_an_environment_measures_is_documented() -> None:
+    """Names in the info of every kind; the log shows them with env_ before."""
+    measured = {"turns"}
+    for file in ("tools", "retrieval", "tictactoe"):
+        text = (SOURCE / "environments" / f"{file}.py").read_text(encoding="utf-8")
+        measured |= set(re.findall(r'"(\w+)": (?:\d|float|right)', text)) | set(re.findall(r'-?\d: "(\w+)"', text))
+    assert {"right", "calls", "won", "illegal", "retrieved"} <= measured
+    text = section(ENVIRONMENTS_PAGE.read_text(encoding="utf-8"), "## What a step logs")
+    assert set(re.findall(r"`env_(\w+)`", text)) == measured
 
 
 def test_each_quantity_of_a_reward_model_step_is_documented() -> None:

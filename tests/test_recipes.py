@@ -7,13 +7,16 @@ import gzip
 import io
 import json
 import re
+import statistics
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_bert
 import tiny_model
+import tiny_t5
 import yaml
 
 from heedful.config import Config, load
@@ -21,8 +24,10 @@ from heedful.config.file import LISTS
 from heedful.errors import HeedfulError
 from heedful.evaluate_files import toxicity_classifier
 from heedful.evaluation.hhh import bundled_items
+from heedful.evaluation.toxicity import toxicity_of
 from heedful.models.reward import answer_of
 from heedful.pipeline import Pipeline
+from heedful.records import Completion, read_jsonl
 from heedful.store import Run
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -43,6 +48,9 @@ def test_each_key_of_a_recipe_reaches_the_configuration(path: Path) -> None:
     loaded = flat(json.loads(load(path).model_dump_json()))
     for term, found in zip(written.pop("reward.terms", []), loaded["reward.terms"], strict=False):
         assert {key: found[key] for key in term if key != "source"} == {key: term[key] for key in term if key != "source"}
+        if re.fullmatch(r"[\w-]+/[\w.-]+", term["source"]) and ".py" not in term["source"]:
+            assert found["source"] == term["source"], "the id of a model on the hub"
+            continue
         assert found["source"] == str(RECIPES / term["source"]), "seen from the recipe's folder"
         assert Path(found["source"].partition(".py:")[0] + ".py").is_file()
     for key in set(LISTS) & set(written):
@@ -127,6 +135,49 @@ def as_csv(tweets: Path, number: int) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def test_flan_t5_becomes_less_toxic_on_a_tiny_model(tmp_path: Path) -> None:
+    """The classic lab whole, on a T5 that was taught to repeat: its reward is not to say a bad word, and it says it less."""
+    tiny = tiny_t5.make(tmp_path / "t5")
+    (tmp_path / "hate.py").write_text(
+        "def nothate(prompts, completions):\n    return [1.0 - 4.0 * text.split().count('damn') for text in completions]\n"
+    )
+    rows = [
+        {"id": f"p{i}", "split": "heldout" if i % 4 == 3 else "train", "messages": [{"role": "user", "content": text}]}
+        for i, text in enumerate(sentence for sentence in dict.fromkeys(tiny_t5.sentences(200, 3)) if "damn" in sentence)
+    ]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = load(
+        RECIPES / "flan-t5-detox.toml",
+        (
+            f"model.source={tiny}",
+            "model.dtype=float32",
+            f'prompts.files=["{tmp_path / "prompts.jsonl"}"]',
+            f'reward.terms=[{{source="{tmp_path / "hate.py"}:nothate"}}]',
+            "ppo.max_steps=12",
+            "ppo.episodes=32",
+            "ppo.max_new_tokens=4",
+            "ppo.learning_rate=1e-2",
+            "evaluate.max_new_tokens=4",
+            "evaluate.num_resamples=500",
+        ),
+    )
+    assert config.ppo.lora.targets == ("q", "v")
+    with Run(tmp_path / "run") as run:
+        summary = Pipeline(config, run, lambda *_: None, "heedful run")()
+    assert summary["compare"]["reward"]["difference"]["low"] > 0
+    sides = [read_jsonl(tmp_path / f"run/evaluate/completions-{side}.jsonl", Completion) for side in ("before", "after")]
+
+    def classifier(texts: Sequence[str]) -> list[float]:
+        return [float("damn" in text) for text in texts]
+
+    found = toxicity_of(*sides, classifier=classifier, num_resamples=500)
+    assert found["toxicity"]["difference"]["high"] < 0
+    assert found["deviation"]["before"] == pytest.approx(statistics.stdev(classifier([c.text for c in sides[0]])))
+    assert (tmp_path / "run/report/index.html").is_file() or list((tmp_path / "run").glob("report*"))
+    assert json.loads((tmp_path / "run/ppo/policy/adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
+    assert summary["predicted_memory_mb"] is None, "told as unknown, not guessed"
 
 
 HARNESS = RECIPES / "lm-eval"

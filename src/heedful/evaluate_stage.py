@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from heedful.config import EvaluateSection
 from heedful.engine import scoring
+from heedful.engine.episodes import World
 from heedful.engine.generation import Decoding
-from heedful.engine.sampling import sample_completions, tokens_of
+from heedful.engine.sampling import play_completions, recorded_answer, sample_completions
 from heedful.evaluation.compare import compare, compare_by_tag, measure
 from heedful.evaluation.phrases import repeated_phrases
-from heedful.evaluation.statistics import mean_interval
+from heedful.evaluation.statistics import mean_interval, paired_difference
 from heedful.models.policy import POLICY, LanguageModel
-from heedful.models.reward import Answer, answer_of
+from heedful.models.reward import Answer
 from heedful.records import Completion, Prompt, by_id
 from heedful.store import write_json, write_text
 
@@ -33,29 +36,34 @@ def evaluate(
     max_prompt_tokens: int,
     seed: int,
     progress: Callable[[int, int, str], None],
+    world: World | None = None,
 ) -> None:
     """Writes into `folder`: completions of both sides, what was measured of each, and compare.json.
 
-    The model carries the adapter "policy". An interrupted evaluation goes on with the completions that are there.
+    The model carries the adapter "policy". An interrupted evaluation goes on with the completions that are there. world: what
+    answers the policy while it acts; then episodes.json holds what it measured, before and after.
     """
     messages = {id_: prompt.messages for id_, prompt in by_id(prompts).items()}
+    episodes: dict[str, list[Completion]] = {}
     sides: dict[str, list[dict[str, Any]]] = {}
     for number, (name, adapter) in enumerate(SIDES):
-        completions = sample_completions(
-            model,
-            prompts,
-            folder / f"completions-{name}.jsonl",
-            Decoding(settings.temperature, 1.0, settings.max_new_tokens),
-            adapter=adapter,
-            name=model.source,
-            policy_version=name,
-            num_completions=settings.num_completions,
-            batch_rows=batch_rows,
-            max_prompt_tokens=max_prompt_tokens,
-            seed=seed + 1,
-            progress=progress,
-        )
-        answers = [answer_of(model, messages[c.prompt_id], c.text, token_ids=tokens_of(model, c)) for c in completions]
+        target, decoding = folder / f"completions-{name}.jsonl", Decoding(settings.temperature, 1.0, settings.max_new_tokens)
+        how: dict[str, Any] = {
+            "adapter": adapter,
+            "name": model.source,
+            "policy_version": name,
+            "num_completions": settings.num_completions,
+            "batch_rows": batch_rows,
+            "max_prompt_tokens": max_prompt_tokens,
+            "seed": seed + 1,
+            "progress": progress,
+        }
+        if world is not None:
+            completions = play_completions(model, world, prompts, target, decoding, **how)
+            episodes[name] = completions
+        else:
+            completions = sample_completions(model, prompts, target, decoding, **how)
+        answers = [recorded_answer(model, messages[record.prompt_id], record) for record in completions]
         sides[name] = measure(prompts, completions, score(answers))
         write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in sides[name]))
         progress(number + 1, len(SIDES), name)
@@ -66,11 +74,14 @@ def evaluate(
         temperature=settings.temperature,
     )
     chances: dict[str, Any] = {"num_resamples": settings.num_resamples, "seed": seed}
-    kl = mean_interval([float(s.kl_T.sum()) for s in scored], [record.prompt_id for record in completions], **chances)
+    penalised = [float(s.kl_T[torch.tensor(a.written)].sum()) for s, a in zip(scored, answers, strict=True)]
+    kl = mean_interval(penalised, [record.prompt_id for record in completions], **chances)
     answered = {row["prompt_id"] for row in sides["before"]}
     asked = [prompt for prompt in prompts if prompt.id in answered]
     compared = compare(asked, sides["before"], sides["after"], **chances)
     by_tag = compare_by_tag(asked, sides["before"], sides["after"], **chances)
+    if episodes:
+        write_json(folder / "episodes.json", compare_episodes(episodes["before"], episodes["after"], **chances))
     write_json(folder / "compare.json", {"compare": compared, "by_tag": by_tag, "kl": kl.as_dict()})
 
 
@@ -120,10 +131,7 @@ def evaluate_versions(
         progress(number, len(sides), name)
     (old, new), rows = sampled.values(), {}
     found: dict[str, tuple[list[float], list[float]]] = {}
-    answers = [
-        [answer_of(model, messages[one.prompt_id], one.text, token_ids=tokens_of(model, one)) for one in side]
-        for side in (old, new)
-    ]
+    answers = [[recorded_answer(model, messages[one.prompt_id], one) for one in side] for side in (old, new)]
     for name, score in scores.items():
         found[name] = (score(answers[0]), score(answers[1]))
     for name, side, rewards in zip(sampled, (old, new), next(iter(found.values())), strict=True):
@@ -134,6 +142,24 @@ def evaluate_versions(
     first, second = rows.values()
     compared = compare(asked, first, second, num_resamples=settings.num_resamples, seed=seed)
     return Versioned(compared, found, [one.prompt_id for one in old])
+
+
+def compare_episodes(
+    before: Sequence[Completion], after: Sequence[Completion], *, num_resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Each number that the environment measured: its mean before and after, and the paired difference, with intervals."""
+    found: dict[str, dict[str, Any]] = {}
+    chances: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
+    infos = [[(record.prompt_id, dict((record.model_extra or {})["info"])) for record in side] for side in (before, after)]
+    for name in dict.fromkeys(name for side in infos for _, info in side for name in info):
+        sides = [([float(info.get(name, 0.0)) for _, info in side], [id_ for id_, _ in side]) for side in infos]
+        (values, clusters), (new_values, new_clusters) = sides
+        found[name] = {
+            "before": mean_interval(values, clusters, **chances).as_dict(),
+            "after": mean_interval(new_values, new_clusters, **chances).as_dict(),
+            "difference": paired_difference(values, new_values, clusters, new_clusters, **chances).as_dict(),
+        }
+    return found
 
 
 def phrases_of(folder: Path) -> list[dict[str, Any]]:

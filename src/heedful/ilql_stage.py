@@ -58,6 +58,11 @@ def align_ilql(
         dtype, wanted = choose_dtype(config.model.dtype, device), config.model
         model = load_language_model(wanted.source, dtype=dtype, device=device, recompute=wanted.recompute)
         compile_where_told(model, wanted.compile)
+        if model.encodes:
+            raise ConfigError(
+                f"model.source = {wanted.source!r} has an encoder, for which heads of ILQL were not made; use a causal "
+                "language model, or another method (heedful align --help)"
+            )
         if model.adapters:
             raise ConfigError(
                 f"model.source = {config.model.source!r} is an adapter; make a plain model of it first with 'heedful export'"

@@ -17,7 +17,7 @@ from heedful.config import Config, FromFilesSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.responses import num_tokens
-from heedful.engine.sampling import tokens_of
+from heedful.engine.sampling import recorded_answer, tokens_of
 from heedful.errors import ConfigError, DataError, RecordError
 from heedful.evaluation.compare import accuracy
 from heedful.models.policy import LanguageModel, load_base
@@ -284,7 +284,7 @@ def _answered(model: LanguageModel, completions: Sequence[Path], prompts: Sequen
                 names = ", ".join(map(str, prompts))
                 raise RecordError(where, f"prompt_id {record.prompt_id!r} is not in {names}; add the prompt or drop the line")
             messages = known[record.prompt_id].messages
-            yield record.id, record.prompt_id, answer_of(model, messages, record.text, token_ids=tokens_of(model, record))
+            yield record.id, record.prompt_id, recorded_answer(model, messages, record)
 
 
 def _voted(

@@ -18,8 +18,11 @@ from heedful.config import RUBRIC, Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told
+from heedful.engine.episodes import World
 from heedful.engine.generation import Decoding
 from heedful.engine.sampling import prompt_room, sample_completions, tokenise, tokens_of
+from heedful.environments.reward import Earned
+from heedful.environments.worlds import require_rewards_of_episodes, world_of
 from heedful.errors import DataError
 from heedful.evaluate_stage import evaluate
 from heedful.feedback.settlement import settle_into
@@ -32,7 +35,7 @@ from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
-from heedful.rewards.mixture import Measuring, Reward, WeightedSum
+from heedful.rewards.mixture import Measuring, Reward
 from heedful.rewards.source import Sources
 from heedful.rounds import Round
 from heedful.run_layout import Layout
@@ -68,7 +71,9 @@ class Pipeline:
         self.settings = settings_of(config)  # of the method that optimises the policy
         self.progress = telling(run.path, progress)
         given = (RewardTermSection(source=str(reward_folder)),) if reward_folder is not None else config.reward.terms
-        self.layout = Layout(config, run.path, self.round, given or (RewardTermSection(),))
+        acts = config.environment.kind != "prompts"  # in an environment, which pays by itself
+        self.layout = Layout(config, run.path, self.round, given or (() if acts else (RewardTermSection(),)))
+        require_rewards_of_episodes(config, self.layout.trains_reward)
         self.freshly_trained: Reward | None = None
         self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
@@ -107,6 +112,7 @@ class Pipeline:
         stage(config.method, self.align, layout.align_settings, *layout.align_inputs)
         # The draws depend on which prompts share a batch.
         asked = config.evaluate.model_dump() | layout.reward_settings | {"batch_rows": config.sample.batch_rows}
+        asked |= layout.world_settings
         stage("evaluate", self.evaluate, asked, *layout.reward_inputs, layout.policy_folder)
         stage("report", self.report, {}, self.path / "evaluate" / "compare.json", self.path / "metrics.jsonl")
         return dict(read_json(self.path / "summary.json")) if "report" in stages and team().rank == 0 else {}
@@ -173,13 +179,24 @@ class Pipeline:
 
     def questions(self, name: str) -> list[Question]:
         """Prompts of a split as the policy reads them; those that do not fit are left out."""
-        limits = {"max_prompt_tokens": self.config.prompts.max_prompt_tokens, "max_new_tokens": self.settings.max_new_tokens}
-        room = prompt_room(self.model, **limits)
-        tokens, too_long = tokenise(self.model, self.prompts[name], max_tokens=room)
+        world = self.world
+        room = prompt_room(
+            self.model,
+            max_prompt_tokens=self.config.prompts.max_prompt_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
+            observed_tokens=world.observed_tokens if world else 0,
+        )
+        asked = world.opened(self.prompts[name]) if world else self.prompts[name]
+        tokens, too_long = tokenise(self.model, asked, max_tokens=room)
         if too_long:
             print(f"{len(too_long)} {name} prompts are longer than {room} tokens and were left out", file=sys.stderr)
         self.longest_prompt = max([self.longest_prompt, *map(len, tokens.values())])
-        return [Question(p.id, p.messages, tokens[p.id]) for p in self.prompts[name] if p.id in tokens]
+        return [Question(p.id, p.messages, tokens[p.id]) for p in asked if p.id in tokens]
+
+    @cached_property
+    def world(self) -> World | None:
+        """What the policy acts in; none where it merely answers prompts."""
+        return world_of(self.config.environment, [prompt for some in self.prompts.values() for prompt in some])
 
     def bar(self, stage: str) -> Callable[[int, int, str], None]:
         return lambda done, total, note: self.progress(stage, done, total, note)
@@ -259,9 +276,14 @@ class Pipeline:
         )
 
     @cached_property
-    def reward_function(self) -> WeightedSum:
-        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing."""
-        return self.sources.mixture(self.layout.terms)
+    def reward_function(self) -> Reward:
+        """The weighted sum of what the configuration names; the trained reward model alone where it names nothing. In an
+        environment what was earned there, and the sum of what the configuration names on top of it.
+        """
+        terms = self.layout.terms
+        if self.layout.acts:
+            return Earned(self.sources.mixture(terms) if terms else None)
+        return self.sources.mixture(terms)
 
     def score(self, answers: Any) -> list[float]:
         return self.reward_function(answers)
@@ -275,6 +297,7 @@ class Pipeline:
         method = new_method(own, self.model, reward, self.questions("train"), self.questions("heldout"))
         if self.round.start:
             policy_gradient.take_critic(method, self.round.start)
+        method.world = self.world
         self.held = None
         if server := vllm_server(self.config, self.path / name / "adapters"):
             method.ask_server(server)
@@ -305,6 +328,7 @@ class Pipeline:
             max_prompt_tokens=self.config.prompts.max_prompt_tokens,
             seed=self.config.seed,
             progress=self.bar("evaluate"),
+            world=self.world,
         )
 
     def report(self) -> None:

@@ -79,7 +79,13 @@ class Layout:
     def named(self) -> list[Path]:
         """Files and folders that the configuration names; no stage may clear them away."""
         config = self.config
-        files = (*config.prompts.files, *config.reward.preferences, *config.reward.labelled.files, config.label.judgements)
+        files = (
+            *config.prompts.files,
+            *config.environment.documents,
+            *config.reward.preferences,
+            *config.reward.labelled.files,
+            config.label.judgements,
+        )
         named = [Path(name).expanduser() for name in (*files, config.model.source, config.reward.model) if name]
         return named + [path for term in (*self.terms, *self.gold_terms) for path in local_inputs(term)]
 
@@ -105,16 +111,27 @@ class Layout:
         return {} if section == MonitorSection() else {"monitor": section.model_dump()}
 
     @property
+    def acts(self) -> bool:
+        """Whether the policy acts in an environment that is more than a prompt set."""
+        return self.config.environment.kind != "prompts"
+
+    @property
+    def world_settings(self) -> dict[str, Any]:
+        """What of the settings makes the environment."""
+        return {"environment": self.config.environment.model_dump()} if self.acts else {}
+
+    @property
     def reward_inputs(self) -> list[Path]:
-        """Files and folders that the reward is made of."""
+        """Files and folders that the reward is made of; the documents that an environment reads among them."""
         trained = [self.trained_folder] if self.trains_reward else []
+        trained += [Path(name) for name in self.config.environment.documents] if self.acts else []
         return trained + [path for term in self.terms for path in local_inputs(term)]
 
     @property
     def align_settings(self) -> dict[str, Any]:
         """What makes the policy: the method's section, the reward, the monitor, and how old the weights that sample may be."""
         scale = self.config.scale
-        found = settings_of(self.config).model_dump() | self.reward_settings | self.watch_settings
+        found = settings_of(self.config).model_dump() | self.reward_settings | self.watch_settings | self.world_settings
         found |= {"max_staleness": scale.max_staleness} if scale.max_staleness else {}
         return found | ({"sampler": "vllm"} if scale.vllm_url else {})
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from heedful.config import Config, LabelledSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
-from heedful.errors import DataError, StoreError
+from heedful.errors import ConfigError, DataError, StoreError
 from heedful.evaluate_stage import evaluate_versions
 from heedful.evaluation.promotion import objections
 from heedful.models.reward import answer_of
@@ -59,6 +59,11 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
     if not (base / "heedful.toml").is_file():
         raise StoreError(f"{run}: no run directory; name one that 'heedful run' wrote")
     config = load(base / "heedful.toml", tuple(overrides))
+    if config.environment.kind != "prompts":
+        raise ConfigError(
+            f"{base}: environment.kind = {config.environment.kind!r}; an update learns from answers to prompts and measures "
+            "those, not episodes"
+        )
     versions = Versions(run)
     parent = versions.in_use
     given = [read_opinions(place) for place in feedback]

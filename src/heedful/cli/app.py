@@ -60,6 +60,7 @@ add_group(
 add_group(app, "data", "Public data formats.")
 add_group(app, "scale", "What more workers and larger models would cost.")
 add_group(app, "tictactoe", "The same learning core on a game small enough to check every line of play.")
+add_group(app, "environment", "Worlds that answer a policy while it acts: tools, retrieval, a game.")
 add_group(app, "persons", "Personal rewards: each person's wishes from few labels.")
 
 

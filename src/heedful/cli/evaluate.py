@@ -67,6 +67,8 @@ def toxicity(
     rows = [_numbers(label, found[name], 4) for label, name in names.items()]
     rows += [_numbers(f"Mean, {tag}", row, 4) for tag, row in found.get("by_tag", {}).items()]
     table(f"Toxicity ({judged.label} by {judged.name})", _heads(against), rows)
+    spread = ", ".join(f"{value:.4f} {name}" for name, value in found["deviation"].items())
+    print(f"Standard deviation over completions: {spread if against else spread.removesuffix(' before')}.")
     print(textwrap.fill(of_the_classifier(measured), 80))
     one_prompt(found["num_prompts"])
     if any(found["empty"].values()):

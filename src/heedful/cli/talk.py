@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heedful.cli.flow import JSON
+
+if TYPE_CHECKING:
+    from heedful.environments.conversation import ToolConversation
 
 MODEL = Annotated[str, typer.Option("--model", help="A folder, a hub id, or the alias smollm2-135m.")]
 
@@ -83,6 +86,10 @@ def chat(
     once: Annotated[str | None, typer.Option(help="Answer this message and leave.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 80,
+    tools: Annotated[bool, typer.Option("--tools", help="It may call a calculator, and a search in --documents.")] = False,
+    documents: Annotated[
+        list[Path] | None, typer.Option("--documents", help="With --tools: text, markdown or JSONL to search. Repeatable.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -102,6 +109,11 @@ def chat(
     from heedful.engine.conversation import Conversation
 
     talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if tools or documents:
+        from heedful.environments.worlds import with_tools
+
+        _chat_with_tools(with_tools(talk, documents or (), seed=seed, asked=tools), once, as_json)
+        return
     heard = None
     if (Path(model) / "heedful.toml").is_file() or policy_of(model) != model:
         from heedful.hearing import Hearing
@@ -136,6 +148,30 @@ def chat(
             for name, text in answers.items()
         ]
         console.print(Columns(panels, padding=(0, 0), expand=False))
+
+
+def _chat_with_tools(talk: ToolConversation, once: str | None, as_json: bool) -> None:
+    from heedful.cli.terminal import emit, printable
+
+    turns, conversation = [], 1
+    for said in _said(as_json) if once is None else [once]:
+        if said == NEW:
+            talk.reset()
+            conversation += 1
+            continue
+        answers = talk.answer(said)
+        if as_json:
+            shown = {
+                name: {"text": told.text, "calls": [call._asdict() for call in told.calls]} for name, told in answers.items()
+            }
+            turns.append({"conversation": conversation, "message": said, "answers": shown})
+            continue
+        for name, told in answers.items():
+            for call, observation in told.calls:
+                print(printable(f"  {call}\n  -> {observation}"))
+            print(printable(f"{name}: {told.text}"))
+    if as_json:
+        emit({"message": once, "answers": turns[0]["answers"]} if once is not None else {"turns": turns}, True)
 
 
 NEW = "/new"
@@ -175,4 +211,11 @@ def export(
     with named_folder(output) as folder:
         export_merged(policy, folder, choose_device())
         (folder / CARD).write_text(export_card(Path(policy)), encoding="utf-8")
-    print(f"wrote {output}; load it with transformers.AutoModelForCausalLM.from_pretrained({str(output)!r})")
+    print(f"wrote {output}; load it with transformers.{_loader(output)}.from_pretrained({str(output)!r})")
+
+
+def _loader(folder: Path) -> str:
+    import json
+
+    encodes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder", False)
+    return "AutoModelForSeq2SeqLM" if encodes else "AutoModelForCausalLM"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
+from heedful.config.environment import EnvironmentSection
 from heedful.config.feedback import FeedbackSection
 from heedful.config.file import (
     RUBRIC,
@@ -30,6 +31,7 @@ __all__ = [
     "RUBRIC",
     "Config",
     "DPOSection",
+    "EnvironmentSection",
     "EvaluateSection",
     "FeedbackSection",
     "FromFilesSection",

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from heedful.config.data import EvaluateSection, LabelSection, ModelSection, PromptsSection, SampleSection
+from heedful.config.environment import EnvironmentSection
 from heedful.config.offline import DPOSection, ILQLSection, KTOSection, SFTSection
 from heedful.config.online import GRPOSection, MonitorSection, PPOSection, RLOOSection
 from heedful.config.prefer import PreferSection
@@ -28,6 +29,7 @@ from heedful.errors import ConfigError
 # Keys that name files, and keys that name a model: a folder, or else an alias or a hub id.
 LISTS = (
     "prompts.files",
+    "environment.documents",
     "reward.preferences",
     "reward.labelled.files",
     "prefer.gate",
@@ -67,6 +69,7 @@ class Config(Section):
     revise: ReviseSection = ReviseSection()
     prefer: PreferSection = PreferSection()
     update: UpdateSection = UpdateSection()
+    environment: EnvironmentSection = EnvironmentSection()
     monitor: MonitorSection = MonitorSection()
     evaluate: EvaluateSection = EvaluateSection()
     scale: ScaleSection = ScaleSection()
@@ -134,12 +137,14 @@ def for_reward_training(
 def with_reward(config: Config, source: str | None, label: str, reads: str) -> Config:
     """The configuration with one source of rewards in place of its terms; as it is when no source is given.
 
-    Raises ConfigError when neither names a reward that exists already.
+    Raises ConfigError when neither names a reward that exists already; an environment other than a prompt set is one.
     """
     terms = config.reward.terms
     if source is not None:
         one = {"source": source, "label": label, "reads": reads}
         terms = parse({"reward": {"terms": [one]}}, "--reward-model").reward.terms
+    if not terms and config.environment.kind != "prompts":
+        return config
     if not terms or any(term.source == "trained" for term in terms):
         raise ConfigError("name a reward that exists: --reward-model, or [[reward.terms]] without source = 'trained'")
     return config.model_copy(update={"reward": config.reward.model_copy(update={"terms": terms})})

@@ -101,6 +101,11 @@ def compile_where_told(model: LanguageModel, name: str) -> LanguageModel:
     Where compiling fails, "on" ends with torch's error, and "auto" goes on with the layers as they are, of which torch warns.
     Compiled code is kept in heedful's cache, so that it is made once; TORCHINDUCTOR_CACHE_DIR says another place.
     """
+    if name == "on" and model.encodes:
+        raise ConfigError(
+            f"model.compile = 'on': {model.source} is an encoder-decoder model, which is read by its own modules and not "
+            "compiled; set it to 'auto' or 'off'"
+        )
     model.compiled = choose_compile(name, model.device, sum(weight.numel() for weight in model.causal.parameters()))
     if model.compiled:
         torch._dynamo.config.suppress_errors = name == "auto"

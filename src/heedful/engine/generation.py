@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from heedful.errors import TrainingError
+from heedful.models.encoder_decoder import EncodedDecoder
 from heedful.models.policy import LanguageModel
 from heedful.models.trunk.cache import Decoder, Entry, ModelDecoder, PackedDecoder
 from heedful.team import shared
@@ -66,6 +67,7 @@ def sample(
     keep_hidden: bool = False,
     max_rows: int = MAX_ROWS,
     only: Sequence[int] | None = None,
+    ends: Callable[[int, Sequence[int]], bool] | None = None,
 ) -> list[list[Response]]:
     """`samples_per_prompt` answers to each prompt, in the prompts' order, at most max_rows decoded side by side.
 
@@ -75,7 +77,8 @@ def sample(
     Of several generators, one a prompt, each draws for its prompt alone: then an answer does not depend on the others either.
     on_tokens hears how many tokens each step drew. reweight: from the hidden states (A, D) and the logits (A, V) of the next
     token, the logits to draw it from. keep_hidden: those states are kept in the answers. only: the prompts with these numbers
-    are answered, by this process alone; the others merely have their random numbers.
+    are answered, by this process alone; the others merely have their random numbers. ends: from a prompt's number and the
+    tokens of one of its answers so far, whether the answer ends here although no end-of-text token was drawn.
     """
     each = samples_per_prompt
     if not prompts:
@@ -96,6 +99,7 @@ def sample(
             reweight=reweight,
             keep_hidden=keep_hidden,
             max_rows=max_rows,
+            ends=None if ends is None else lambda place, ids: ends(places[place], ids),
         )
 
     return some(only) if only is not None else shared(decoding_costs(prompts, decoding, each), some, "sampling")
@@ -118,6 +122,7 @@ def _decode(
     reweight: Callable[[Tensor, Tensor], Tensor] | None,
     keep_hidden: bool,
     max_rows: int,
+    ends: Callable[[int, Sequence[int]], bool] | None,
 ) -> list[list[Response]]:
     """As `sample`. uniform: the random numbers of each answer, (answers, max_new_tokens)."""
     count = len(prompts) * samples_per_prompt
@@ -149,7 +154,8 @@ def _decode(
             row.logprobs.append(logprob)
             if keep_hidden:
                 row.hidden.append(hidden_AD[place])
-            if token in model.chat.eos_ids or len(row.ids) == decoding.max_new_tokens:
+            ended = token in model.chat.eos_ids or len(row.ids) == decoding.max_new_tokens
+            if ended or (ends is not None and ends(row.number // samples_per_prompt, row.ids)):
                 done.append(place)
                 answers[row.number] = Response(row.ids, row.logprobs, torch.stack(row.hidden) if keep_hidden else None)
         if on_tokens is not None:
@@ -172,6 +178,8 @@ def _uniform(generator: torch.Generator | Sequence[torch.Generator], prompts: in
 
 
 def _decoder(model: LanguageModel, adapter: str | None, max_rows: int, max_length: int) -> Decoder:
+    if model.encodes:
+        return EncodedDecoder(model, adapter)
     trunk = model.trunk(adapter)
     if trunk is None:
         return ModelDecoder(model, adapter)

@@ -21,7 +21,9 @@ from heedful.team import shared
 
 
 class ResponseLogprobs(NamedTuple):
-    """logprobs_BT: nats, float32, 0 on padding. mask_BT: True on response tokens, end of text included."""
+    """logprobs_BT: nats, float32, 0 on padding. mask_BT: True on response tokens that the policy wrote, end of text
+    included.
+    """
 
     logprobs_BT: Tensor
     mask_BT: Tensor
@@ -37,8 +39,8 @@ def response_logprobs(model: LanguageModel, answers: Sequence[Answer], *, adapte
     hidden_MD = packed.predicting(model.read(packed, adapter=adapter))
     scores = token_scores(hidden_MD, model.head_VD, packed.targets_M)
     logprobs_BT = pad_sequence(list(torch.split(scores.logprobs_N, packed.lengths)), batch_first=True)
-    places_T = torch.arange(logprobs_BT.shape[1], device=model.device)
-    return ResponseLogprobs(logprobs_BT, places_T < torch.tensor(packed.lengths, device=model.device)[:, None])
+    written = [torch.tensor(answer.written, dtype=torch.bool) for answer in answers]
+    return ResponseLogprobs(logprobs_BT, pad_sequence(written, batch_first=True).to(model.device))
 
 
 def num_tokens(answer: Answer) -> int:

@@ -129,7 +129,12 @@ def label_index(config: Any, label: str, source: str) -> int:
 def same_tokens(a: Chat, b: Chat) -> bool:
     """Whether two chats write the same conversation as the same tokens."""
     templates = getattr(a.tokenizer, "chat_template", None), getattr(b.tokenizer, "chat_template", None)
-    return templates[0] == templates[1] and a.end_id == b.end_id and a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
+    return (
+        templates[0] == templates[1]
+        and a.apart == b.apart
+        and a.end_id == b.end_id
+        and a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
+    )
 
 
 def is_classifier(source: str) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from heedful.errors import ConfigError, ModelError, SourceError
+from heedful.models import encoder_decoder
 from heedful.models.chat import Chat
 from heedful.models.sources import loading, read_object, resolve
 from heedful.models.trunk.attention import Plan
@@ -32,7 +33,7 @@ PADDED_TOKENS = 1024  # computed side by side where a model is read a row a resp
 
 
 class LanguageModel(nn.Module):
-    """A causal language model, its adapters, and its chat. source: what the user named.
+    """A causal or an encoder-decoder language model, its adapters, and its chat. source: what the user named.
 
     compiled: layers are compiled when they are first used. recompute: a layer's activations are computed again in the
     backward instead of kept.
@@ -50,7 +51,11 @@ class LanguageModel(nn.Module):
         self._packs: bool | None = None  # whether the trunk knows this kind of model, once that was looked at
         eos = causal.generation_config.eos_token_id if causal.generation_config is not None else None
         listed = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
-        self.chat = Chat(tokenizer, sorted({int(token) for token in listed if token is not None}))
+        self.encodes = bool(getattr(causal.config, "is_encoder_decoder", False))  # prompts are read by an encoder
+        if self.encodes:
+            encoder_decoder.require_known(causal, source)
+        ends = sorted({int(token) for token in listed if token is not None})
+        self.chat = Chat(tokenizer, ends, apart=self.encodes)
         self.adapters: dict[str, Any] = {}
         self._peft: Any = None
         self._active: str | None = None
@@ -81,14 +86,18 @@ class LanguageModel(nn.Module):
         """A fresh adapter that leaves the model's output unchanged (B is zero). layers: uppermost ones, 0 for all."""
         from peft import LoraConfig, TaskType
 
-        total = int(self.causal.config.num_hidden_layers)
+        if self.encodes:
+            chosen = encoder_decoder.layers_to_adapt(self.causal, layers, self.source)
+        else:
+            total = int(self.causal.config.num_hidden_layers)
+            chosen = {"layers_to_transform": list(range(total - min(layers, total), total)) if layers else None}
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
             target_modules=list(targets),
-            layers_to_transform=list(range(total - min(layers, total), total)) if layers else None,
+            **chosen,
             lora_dropout=0.0,
-            task_type=TaskType.CAUSAL_LM,
+            task_type=TaskType.SEQ_2_SEQ_LM if self.encodes else TaskType.CAUSAL_LM,
             base_model_name_or_path=self.source,
         )
         with torch.random.fork_rng(devices=[]):
@@ -106,6 +115,7 @@ class LanguageModel(nn.Module):
         except ValueError as error:
             raise ModelError(
                 f"{self.source}: the adapter cannot be inserted ({error}); name this model's linear layers in lora.targets"
+                + (', as in targets = ["q", "v"]' if self.encodes else "")
             ) from None
         self.adapters[name] = config
         self._peft.eval()
@@ -134,7 +144,11 @@ class LanguageModel(nn.Module):
             yield
 
     def hidden(self, ids_BS: Tensor, mask_BS: Tensor, *, adapter: str | None, **extra: Any) -> Tensor:
-        """Last hidden states (B, S, D) by the model's own forward pass. mask_BS: True on real ones. extra: cache, positions."""
+        """Last hidden states (B, S, D) by the model's own forward pass. mask_BS: True on real ones. extra: cache, positions.
+
+        Not of an encoder-decoder model, for which prompt and response are no single row.
+        """
+        assert not self.encodes, "prompt and response are read apart"
         with self.using(adapter):
             output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
         return output[0]  # type: ignore[no-any-return]
@@ -195,9 +209,12 @@ class LanguageModel(nn.Module):
         return x_ND, layer
 
     def _read_padded(self, packed: Packed, adapter: str | None) -> Tensor:
-        """A row a response, some rows at a time. With gradients all but a single lot are computed again in the backward: a
-        prompt stands before each of its responses, so a batch that is small when packed may be large here.
+        """A row a response, some rows at a time; behind an encoder, as encoder_decoder.py reads them. With gradients all but
+        a single lot are computed again in the backward: a prompt stands before each of its responses, so a batch that is
+        small when packed may be large here.
         """
+        if self.encodes:
+            return encoder_decoder.read_packed(self, packed, adapter)
         ids_BS, mask_BS, place_N = padded(packed, pad_id=self.chat.pad_id)
 
         def some(rows: slice) -> Tensor:
@@ -254,7 +271,7 @@ def load_language_model(
     source: str, *, dtype: torch.dtype, device: torch.device, compiled: bool = False, recompute: bool = False
 ) -> LanguageModel:
     """The model a source names; a folder with a PEFT adapter becomes its base with the adapter "policy" in place."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     folder = resolve(source)
     adapter = folder if (folder / "adapter_config.json").exists() else None
@@ -262,8 +279,9 @@ def load_language_model(
     if adapter is not None:
         base_source = base_of(adapter)
         folder = resolve(base_source)
-    with loading(base_source, "a causal language model"):
-        causal = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    with loading(base_source, "a language model"):
+        encodes = bool(read_object(folder / "config.json").get("is_encoder_decoder", False))
+        causal = (AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM).from_pretrained(folder, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     causal.to(device)
     _take_from_file(causal)

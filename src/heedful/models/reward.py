@@ -31,14 +31,34 @@ MEAN_TOKENS = 40  # the mean reads the last tokens of the response only: long an
 
 
 @dataclass(frozen=True)
+class Played:
+    """What an environment adds to an answer. written: True on the response tokens that the policy wrote, False on those that
+    the environment did. earned: the sum of the rewards of all steps. info: what the environment measured.
+    """
+
+    written: tuple[bool, ...]
+    earned: float
+    info: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """An answer to be scored: the very tokens the policy read and wrote, and the same as text. finished: ended by itself."""
+    """An answer to be scored: the very tokens the policy read and wrote, and the same as text. finished: ended by itself.
+
+    played: where an environment wrote some of the response's tokens.
+    """
 
     messages: tuple[Message, ...]
     text: str
     prompt_ids: list[int]
     response_ids: list[int]
     finished: bool = True
+    played: Played | None = None
+
+    @property
+    def written(self) -> list[bool]:
+        """True on response tokens that the policy wrote: nothing is learned from the others, and no penalty taken for them."""
+        return list(self.played.written) if self.played is not None else [True] * len(self.response_ids)
 
     def shown(self) -> str:
         """As an error names it: the beginning of the answer, and of what it answers."""

@@ -26,13 +26,13 @@ from heedful.store import new_folder
 
 
 def is_encoder(source: str) -> bool:
-    """Whether a source is a BERT-like encoder, which gets a head of its own, rather than a causal language model."""
+    """Whether a source is a BERT-like encoder, which gets a head of its own, rather than a language model."""
     folder = resolve(source)
     if not (folder / "config.json").exists():
         raise SourceError(f"{source}: is an adapter, not a whole model; make one of it first with 'heedful export'")
     with loading(source, "a model"):
         names = list(read_object(folder / "config.json").get("architectures") or ())
-        return not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+        return not any(name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for name in names)
 
 
 @contextmanager

@@ -68,9 +68,17 @@ def model_card(contents: Contents, method: str, kind: Kind) -> str:
         simulated=measured.get("simulated_labelers", False),
         num_prompts=prompts,
         versions=[f"{package} {version}" for package, version in contents.manifest.get("versions", {}).items()],
+        loader=_loader(contents.run / method / "policy"),
         base_for_code=base.hub_id or f"path/to/{base.name}",
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _loader(policy: Path) -> str:
+    """The class of transformers that loads the model on which an adapter sits."""
+    config = policy / "adapter_config.json"
+    encodes = config.is_file() and read_json(config).get("task_type") == "SEQ_2_SEQ_LM"
+    return "AutoModelForSeq2SeqLM" if encodes else "AutoModelForCausalLM"
 
 
 def write_cards(run: Path, contents: Contents | None = None) -> list[Path]:
@@ -101,5 +109,5 @@ def export_card(policy: Path) -> str:
         pipeline_tag="text-generation",
         tags=["heedful"],
     )
-    body = render("merged.md.jinja", base=base)
+    body = render("merged.md.jinja", base=base, loader=_loader(policy))
     return f"---\n{front.to_yaml()}\n---\n\n{body}"

@@ -120,7 +120,7 @@ class DPO:
     def measure(self, groups: Sequence[Group], *, learn: bool = False) -> Measured:
         """All pairs of the groups; learn: with gradients, in parts that fit into memory and add up to one batch."""
         num_pairs = sum(len(group.pairs) for group in groups)
-        num_chosen = sum(len(group.answers[j].response_ids) for group in groups for j, *_ in group.pairs)
+        num_chosen = sum(sum(group.answers[j].written) for group in groups for j, *_ in group.pairs)
         costs = [shared_tokens([(answer.prompt_ids, answer.response_ids) for answer in group.answers]) for group in groups]
 
         def part_loss(part: list[int]) -> tuple[Tensor, Measured]:

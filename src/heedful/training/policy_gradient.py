@@ -21,6 +21,7 @@ from torch.nn.functional import pad as pad_columns
 from torch.nn.utils.rnn import pad_sequence
 
 from heedful.config import PolicySection
+from heedful.engine.episodes import World
 from heedful.engine.generation import Decoding
 from heedful.functional.advantages import explained_variance, sampled_kl
 from heedful.functional.masking import masked_mean
@@ -39,6 +40,7 @@ from heedful.training.rollout import (
     Rollout,
     answers_to,
     collect,
+    episodes_of,
     measured_by,
     require_finite_rewards,
 )
@@ -70,6 +72,7 @@ class PolicyGradient:
         max_staleness: int = 0,
     ) -> None:
         self.watch: Watch | None = None  # a hacking monitor, given by whoever runs the method
+        self.world: World | None = None  # what answers the policy, likewise; none: a prompt set
         add_policy(model, settings.lora, seed)
         self.model, self.reward, self.train, self.heldout = model, reward, train, heldout
         self.recipe, self.settings, self.seed, self.critic = recipe, settings, seed, critic
@@ -170,12 +173,15 @@ class PolicyGradient:
             seed=self._draws(step),
             policy_version=step,
             rescore=settings.sampler_ratio_cap > 0,
+            world=self.world,
         )
         return rollouts, 0
 
     def batch(self, rollouts: Sequence[Rollout]) -> Batch:
         """Columns of all rollouts, (B, T) with the mask True on response tokens, or (B,): scores, groups, kept.
 
+        Of a rollout in an environment the columns are the tokens that the policy wrote, without gaps: an advantage goes back
+        from turn to turn, and of what the environment wrote there is nothing that a loss or a penalty could read.
         scores: rewards normalised and clipped, less the penalties. groups: which prompt of the batch a rollout answers.
         """
         settings = self.settings
@@ -183,7 +189,8 @@ class PolicyGradient:
         self.moments.add(raw)
         limit = settings.reward_clip
         shown = self.moments.normalise(raw, limit) if settings.normalise_rewards else [max(-limit, min(limit, r)) for r in raw]
-        lengths_B = torch.tensor([len(rollout.answer.response_ids) for rollout in rollouts])
+        own = [torch.tensor(rollout.answer.written, dtype=torch.bool) for rollout in rollouts]
+        lengths_B = torch.tensor([int(written_T.sum()) for written_T in own])
         scores_B = torch.tensor(shown)
         scores_B = scores_B - settings.missing_eos_penalty * torch.tensor([not rollout.finished for rollout in rollouts])
         scores_B = scores_B - settings.length_penalty * lengths_B / settings.max_new_tokens
@@ -197,7 +204,10 @@ class PolicyGradient:
             "drawn": [torch.tensor(rollout.sampler_logprobs) for rollout in rollouts],
             "mask": [torch.ones_like(s.values_T, dtype=torch.bool) for s in scored],
         }
-        batch = {name: pad_sequence(rows, batch_first=True) for name, rows in columns.items()}
+        batch = {
+            name: pad_sequence([row[written_T] for row, written_T in zip(rows, own, strict=True)], batch_first=True)
+            for name, rows in columns.items()
+        }
         if not lengths_B.any():  # a column of padding, for what looks for a last token
             batch = {name: pad_columns(rows_BT, (0, 1)) for name, rows_BT in batch.items()}
         if settings.kl != "exact":
@@ -229,9 +239,11 @@ class PolicyGradient:
 
     def _answers(self, adapter: str | None) -> tuple[list[Answer], list[float]]:
         """One answer to each held-out prompt, and its reward."""
-        answers, _ = answers_to(
-            self.model, self.heldout, self.decoding, adapter=adapter, samples_per_prompt=1, seed=HELDOUT_SEED
-        )
+        asked: dict[str, Any] = {"adapter": adapter, "samples_per_prompt": 1, "seed": HELDOUT_SEED}
+        if self.world is not None:
+            answers = episodes_of(self.model, self.world, self.heldout, self.decoding, **asked)
+        else:
+            answers, _ = answers_to(self.model, self.heldout, self.decoding, **asked)
         rewards = self.reward(answers)
         require_finite_rewards(rewards, answers)
         return answers, rewards

@@ -113,11 +113,12 @@ class PolicyUpdate:
         weights_BT = torch.zeros_like(batch["advantages"])
         weights_BT[chosen] = token_weights(batch["mask"][chosen], self.recipe.average, max_tokens=settings.max_new_tokens)
         weighted = batch | {"advantages": batch["advantages"] * weights_BT, "weights": weights_BT}
-        prompts, responses = [rollouts[i].question.ids for i in chosen], [rollouts[i].answer.response_ids for i in chosen]
+        prompts, responses = [rollouts[i].answer.prompt_ids for i in chosen], [rollouts[i].answer.response_ids for i in chosen]
 
         def part_loss(part: list[int]) -> tuple[Tensor, dict[str, float]]:
             packed = pack([prompts[place] for place in part], [responses[place] for place in part], device=model.device)
-            return self._part_loss(packed, weighted, [chosen[place] for place in part], num_tokens, kl_coef)
+            written = [own for place in part for own in rollouts[chosen[place]].answer.written]
+            return self._part_loss(packed, written, weighted, [chosen[place] for place in part], num_tokens, kl_coef)
 
         lanes = lanes_for(model, POLICY)
         whole = shared_tokens(list(zip(prompts, responses, strict=True)))
@@ -127,17 +128,21 @@ class PolicyUpdate:
         return {name: sum(part[name] for part in found) for name in self._quantities()} | {"num_tokens": float(num_tokens)}
 
     def _part_loss(
-        self, packed: Packed, batch: Batch, rows: list[int], num_tokens: int, kl_coef: float
+        self, packed: Packed, written: list[bool], batch: Batch, rows: list[int], num_tokens: int, kl_coef: float
     ) -> tuple[Tensor, dict[str, float]]:
-        """Of some rows of an optimiser batch of num_tokens: their share of its loss, and of what it measures."""
+        """Of some rows of an optimiser batch of num_tokens: their share of its loss, and of what it measures.
+
+        written: True on those of the packed response tokens that the policy wrote, which are the batch's columns.
+        """
         settings, model = self.settings, self.model
         at = {name: column[rows].to(model.device) for name, column in batch.items()}
         mask_BT = at["mask"]
-        hidden_ND = packed.predicting(model.read(packed, adapter=POLICY))
+        hidden_ND, targets_N = packed.predicting(model.read(packed, adapter=POLICY)), packed.targets_M
+        if not all(written):  # what an environment wrote is read, and no loss knows of it
+            own_N = torch.tensor(written, device=model.device)
+            hidden_ND, targets_N = hidden_ND[own_N], targets_N[own_N]
         learn_entropy = settings.entropy_coef > 0
-        fresh = token_scores(
-            hidden_ND, model.head_VD, packed.targets_M, temperature=settings.temperature, learn_entropy=learn_entropy
-        )
+        fresh = token_scores(hidden_ND, model.head_VD, targets_N, temperature=settings.temperature, learn_entropy=learn_entropy)
         logprobs_BT = spread(fresh.logprobs_N, mask_BT)
         policy = policy_loss(
             logprobs_BT,

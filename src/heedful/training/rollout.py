@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from heedful.engine.episodes import World, play, tasks_of
 from heedful.engine.generation import Decoding, Response, decoding_costs, sample
 from heedful.engine.scoring import ScoredResponse, score_responses
 from heedful.errors import TrainingError
@@ -88,6 +89,28 @@ def answers_to(
     return answers, drawn
 
 
+def episodes_of(
+    model: LanguageModel,
+    world: World,
+    questions: Sequence[Question],
+    decoding: Decoding,
+    *,
+    adapter: str | None,
+    samples_per_prompt: int,
+    seed: int,
+) -> list[Answer]:
+    """As the answers of `answers_to`, of a policy that acts in an environment. Members of a team share the questions."""
+    asked = [question.prompt_id for question in questions]
+
+    def some(places: Sequence[int]) -> list[list[Answer]]:
+        tasks = tasks_of(asked, samples_per_prompt=samples_per_prompt, seed=seed, only=places)
+        found = [episode.answer for episode in play(model, world, tasks, decoding, adapter=adapter)]
+        return [found[start : start + samples_per_prompt] for start in range(0, len(found), samples_per_prompt)]
+
+    costs = decoding_costs([question.ids for question in questions], decoding, samples_per_prompt)
+    return [answer for one in shared(costs, some, "episodes") for answer in one]
+
+
 def collect(
     model: LanguageModel,
     value_head: ValueHead | None,
@@ -99,11 +122,13 @@ def collect(
     seed: int,
     policy_version: int,
     rescore: bool = False,
+    world: World | None = None,
 ) -> list[Rollout]:
     """Rollouts under the current policy. Log-probs, entropy, KL and values come of the states from which the tokens were drawn.
 
-    rescore: of a second pass with the trainer's arithmetic instead. Members of a team share the questions. Raises TrainingError
-    when a reward is not finite, and when a member of the team holds other weights than the first.
+    rescore: of a second pass with the trainer's arithmetic instead, as always where a world answers the policy. Members of a
+    team share the questions. Raises TrainingError when a reward is not finite, and when a member of the team holds other
+    weights than the first.
     """
     require_one_policy(model, policy_version)
     answered = shared(
@@ -118,6 +143,7 @@ def collect(
             seed=seed,
             policy_version=policy_version,
             rescore=rescore,
+            world=world,
         ),
         "rollouts",
     )
@@ -128,7 +154,7 @@ def collect(
     require_finite_rewards(rewards, answers)
     owners = [question for question in questions for _ in range(samples_per_prompt)]
     rollouts = [
-        Rollout(question, answer, score, value, model.chat.finished(answer.response_ids), policy_version, logprobs)
+        Rollout(question, answer, score, value, answer.finished, policy_version, logprobs)
         for question, answer, score, value, logprobs in zip(owners, answers, scored, rewards, drawn, strict=True)
     ]
     return rollouts
@@ -153,27 +179,35 @@ def _answered(
     seed: int,
     policy_version: int,
     rescore: bool,
+    world: World | None,
 ) -> list[_Answered]:
     """Of the questions with these numbers, by this process."""
-    answers, drawn = answers_to(
-        model,
-        questions,
-        decoding,
-        adapter=POLICY,
-        samples_per_prompt=samples_per_prompt,
-        seed=seed,
-        keep_hidden=not rescore,
-        only=places,
-    )
+    hidden: list[torch.Tensor | None] | None = None
+    if world is not None:
+        asked = [question.prompt_id for question in questions]
+        tasks = tasks_of(asked, samples_per_prompt=samples_per_prompt, seed=seed, only=places)
+        episodes = play(model, world, tasks, decoding, adapter=POLICY)
+        answers, logprobs = [episode.answer for episode in episodes], [episode.logprobs for episode in episodes]
+    else:
+        answers, drawn = answers_to(
+            model,
+            questions,
+            decoding,
+            adapter=POLICY,
+            samples_per_prompt=samples_per_prompt,
+            seed=seed,
+            keep_hidden=not rescore,
+            only=places,
+        )
+        logprobs, hidden = [response.logprobs for response in drawn], [response.hidden_TD for response in drawn]
     scored = score_responses(
         model,
         [answer.prompt_ids for answer in answers],
         [answer.response_ids for answer in answers],
         temperature=decoding.temperature,
         value_head=value_head,
-        hidden=[response.hidden_TD for response in drawn],
+        hidden=hidden,
     )
-    logprobs = [response.logprobs for response in drawn]
     starts = range(0, len(answers), samples_per_prompt)
     ends = [start + samples_per_prompt for start in starts]
     return [

@@ -69,7 +69,7 @@ class SFT:
 
 
 def _num_response_tokens(answers: Sequence[Answer]) -> int:
-    return sum(len(answer.response_ids) for answer in answers)
+    return sum(sum(answer.written) for answer in answers)
 
 
 def train(

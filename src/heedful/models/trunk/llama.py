@@ -35,6 +35,8 @@ NONE: Adapted = (None,) * 7
 def unsupported(causal: Any) -> str | None:
     """Why this model is not walked through the packed way; None when it is."""
     config = causal.config
+    if getattr(config, "is_encoder_decoder", False):
+        return "an encoder reads its prompts"
     if config.model_type not in FAMILIES:
         return f"models of type {config.model_type!r} are not of Llama's shape"
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
