@@ -115,7 +115,7 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
             PROMPTS,
             lambda: _prompts(prompts, asked_file, run.path / "writer-calls.jsonl", writer, attack, progress),
             settings={"prompts": digest, "variants": written_by},
-            inputs=own_folders(writer and writer.source),
+            inputs=own_folders(writer.source if writer else None),
         )
         asked = read_jsonl(asked_file, Prompt, unique="id")
         drawn = ("num_completions", "temperature", "top_p", "max_new_tokens", "batch_rows", "seed")

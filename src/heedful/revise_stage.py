@@ -123,7 +123,7 @@ class _Work:
         section = self.config.revise
         files = [*files_in(self.sources), *self.completions, *files_in(section.helpful_prompts)]
         files += map(Path, section.helpful_completions)
-        files += own_folders(self.config.model.source, section.feedback and section.feedback.source)
+        files += own_folders(self.config.model.source, section.feedback.source if section.feedback else None)
         if section.scorer == "reward":
             files += [path for term in self.config.reward.terms for path in local_inputs(term)]
         return files
