@@ -78,6 +78,7 @@ def meant(fields: dict[str, Any]) -> dict[str, Any]:
     if "num_trainers" in fields:
         fields |= {"runner": "ray"} if fields["address"] else {}
         fields |= {"runner": "processes"} if fields["runner"] == "local" else {}
+        fields |= {"vllm_url": f"http://{fields['vllm_url']}"}
     return fields
 
 

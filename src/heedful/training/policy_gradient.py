@@ -58,6 +58,8 @@ class PolicyGradient:
     max_staleness: how many steps ago the weights began that draw a step's answers (stale.py); 0: the step's own.
     """
 
+    sampler: StaleSampler | None = None  # where others than the step's own weights draw
+
     def __init__(
         self,
         model: LanguageModel,
@@ -85,8 +87,6 @@ class PolicyGradient:
             groups["value"] = (dict(critic.head.named_parameters()), critic.learning_rate)
         self.optimiser = Optimiser(groups, max_grad_norm=settings.max_grad_norm)
         self.update = PolicyUpdate(model, self.optimiser, recipe, settings, seed, critic, stale=max_staleness > 0)
-        self.ratio_cap = settings.sampler_ratio_cap or (STALE_RATIO_CAP if max_staleness else 0.0)
-        self.sampler: StaleSampler | None = None
         if max_staleness:
             self.sampler = self._new_sampler(max_staleness)
 
@@ -98,10 +98,14 @@ class PolicyGradient:
 
     def ask_server(self, server: VllmServer) -> None:
         """Answers are drawn by a server from now on."""
-        self.ratio_cap = self.ratio_cap or STALE_RATIO_CAP
         self.sampler = self.sampler or self._new_sampler(0)
         self.sampler.server = server
         self.update = replace(self.update, stale=True)
+
+    @property
+    def ratio_cap(self) -> float:
+        """What a token's weight of trainer over sampler is cut at; 0: tokens are not weighed."""
+        return self.settings.sampler_ratio_cap or (STALE_RATIO_CAP if self.sampler else 0.0)
 
     def _draws(self, step: int) -> int:
         """The seed of a step's answers."""

@@ -77,8 +77,7 @@ class StaleSampler:
     def add_adapter(self, lora: LoraSection) -> None:
         """Gives the model a second adapter of the policy's form."""
         if SAMPLER not in self.model.adapters:
-            form = {"rank": lora.rank, "alpha": lora.alpha, "targets": lora.targets, "layers": lora.layers}
-            self.model.add_adapter(SAMPLER, **form, seed=0)
+            self.model.add_adapter(SAMPLER, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, layers=lora.layers, seed=0)
 
     @property
     def ahead(self) -> bool:

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from heedful.endpoint import Endpoint, EndpointError, PassingError
 from heedful.engine.generation import Decoding, Response
 from heedful.errors import TrainingError
 from heedful.models.policy import LanguageModel
 from heedful.store import new_folder
+
+T = TypeVar("T")
 
 NAME = "heedful-policy"  # of the adapter at the server; each version takes the place of the one before
 PARALLEL = 64  # requests under way: the server batches them
@@ -122,7 +124,7 @@ class VllmServer:
                 "this run alone? Then run the same command again"
             )
 
-    def _failing(self, endpoint: Endpoint, body: Any, read: Callable[[Any], Any]) -> Any:
+    def _failing(self, endpoint: Endpoint, body: Any, read: Callable[[Any], T]) -> T:
         try:
             return endpoint.post(body, read)
         except EndpointError as error:
