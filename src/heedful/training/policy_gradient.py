@@ -101,8 +101,8 @@ class PolicyGradient:
         """Answers are drawn by a server from now on."""
         if self.model.encodes:
             raise ConfigError(
-                f"scale.vllm_url: {self.model.source} is an encoder-decoder model, which samples here and not by a server; leave "
-                "it empty"
+                f"scale.vllm_url: {self.model.source} is an encoder-decoder model, which samples here and not by a server; "
+                "leave it empty"
             )
         self.ratio_cap = self.ratio_cap or STALE_RATIO_CAP
         self.sampler = self.sampler or self._new_sampler(0)
