@@ -41,6 +41,8 @@ def bounds(field: FieldInfo) -> dict[str, Any]:
 def values_of(kind: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        return st.lists(values_of(get_args(kind)[0], field), min_size=1, max_size=3).map(tuple)
     if get_origin(kind) is tuple and issubclass(get_args(kind)[0], Section):
         return st.lists(sections(get_args(kind)[0]), max_size=2).map(tuple)
     if get_origin(kind) is tuple:

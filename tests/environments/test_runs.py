@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +225,6 @@ def test_the_demonstration_runs_whole_and_is_resumed(tmp_path: Path) -> None:
     assert found["pretrain"]["steps"] == 2
     assert set(found["episodes"]) >= {"right", "right_with_tool", "calls"}
     first = (tmp_path / "tools/model/model.safetensors").stat().st_mtime_ns
-    shutil.rmtree(tmp_path / "tools/run")
     demonstrate(tmp_path / "tools", quiet, method="rloo", overrides=(*small, "evaluate.num_resamples=200"), steps=2)
     assert (tmp_path / "tools/model/model.safetensors").stat().st_mtime_ns == first
 
@@ -254,7 +252,8 @@ def test_transcripts_are_learned_without_their_observations(model: Path, tmp_pat
     with pytest.raises(DataError, match="'parts'"):
         recorded_answer(loaded, prompts[records[0].prompt_id].messages, wrong)
     (tmp_path / "a.toml").write_text(
-        f'[model]\nsource = "{model}"\ndtype = "float32"\n[sft]\nepochs = 1\nbatch_completions = 4\n[sft.lora]\nrank = 2\n'
+        f'[model]\nsource = "{model}"\ndtype = "float32"\n'
+        "[sft]\nepochs = 1\nheldout_share = 0.4\nbatch_completions = 4\n[sft.lora]\nrank = 2\n"
     )
     learn = ["align", "sft", "--config", str(tmp_path / "a.toml"), "--completions", str(files["taught"])]
     done = CliRunner().invoke(app, [*learn, "--prompts", str(files["prompts"]), "--output", str(tmp_path / "out"), "--json"])

@@ -299,3 +299,9 @@ def test_dpo_and_sft_learn(model: LanguageModel, folder: Path, tmp_path: Path) -
     for step in range(10):
         imitating.step(step)
     assert imitating.evaluate(10)["heldout_loss"] < before / 2
+
+
+def test_a_server_that_samples_is_refused(model: LanguageModel) -> None:
+    method = ppo(model, lambda some: [0.0] * len(some), questions(model, ["red"]), [], settings=PPOSection(lora=LORA), seed=0)
+    with pytest.raises(ConfigError, match=r"scale\.vllm_url"):
+        method.ask_server(object())  # type: ignore[arg-type]

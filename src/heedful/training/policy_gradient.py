@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from heedful.config import PolicySection
 from heedful.engine.episodes import World
 from heedful.engine.generation import Decoding
+from heedful.errors import ConfigError
 from heedful.functional.advantages import explained_variance, sampled_kl
 from heedful.functional.masking import masked_mean
 from heedful.models.policy import POLICY, LanguageModel
@@ -98,6 +99,11 @@ class PolicyGradient:
 
     def ask_server(self, server: VllmServer) -> None:
         """Answers are drawn by a server from now on."""
+        if self.model.encodes:
+            raise ConfigError(
+                f"scale.vllm_url: {self.model.source} is an encoder-decoder model, which samples here and not by a server; "
+                "leave it empty"
+            )
         self.sampler = self.sampler or self._new_sampler(0)
         self.sampler.server = server
         self.update = replace(self.update, stale=True)
