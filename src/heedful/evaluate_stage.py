@@ -129,7 +129,8 @@ def evaluate_versions(
             progress=lambda *_: None,
         )
         progress(number, len(sides), name)
-    (old, new), rows = sampled.values(), {}
+    old, new = sampled.values()
+    rows: dict[str, list[dict[str, Any]]] = {}
     found: dict[str, tuple[list[float], list[float]]] = {}
     answers = [[recorded_answer(model, messages[one.prompt_id], one) for one in side] for side in (old, new)]
     for name, score in scores.items():

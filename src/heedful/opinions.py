@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heedful.errors import DataError
-from heedful.records import Completion, Judgement, Message, Preference, Prompt, Sampling, Vote, by_id, read_jsonl
+from heedful.records import Completion, Judgement, Message, Preference, Prompt, Record, Sampling, Vote, by_id, read_jsonl
 from heedful.store import Journal, write_jsonl
 
 FOLDER = "feedback"  # in a run directory
@@ -30,18 +30,18 @@ class Opinions(NamedTuple):
     judgements: list[Judgement]
 
 
-KINDS = {"prompts": Prompt, "completions": Completion, "votes": Vote, "judgements": Judgement}
+KINDS: dict[str, type[Record]] = {"prompts": Prompt, "completions": Completion, "votes": Vote, "judgements": Judgement}
 
 
 def read_opinions(folder: Path) -> Opinions:
     """Of a folder; a file that is not there holds nothing. Raises RecordError, DataError for a folder without any."""
     if not any((folder / f"{name}.jsonl").is_file() for name in KINDS):
         raise DataError(f"{folder}: holds no feedback (prompts.jsonl, completions.jsonl, votes.jsonl, judgements.jsonl)")
-    found = {
+    found: dict[str, Any] = {
         name: read_jsonl(folder / f"{name}.jsonl", kind) if (folder / f"{name}.jsonl").is_file() else []
         for name, kind in KINDS.items()
     }
-    return Opinions(**found)  # type: ignore[arg-type]
+    return Opinions(**found)
 
 
 def write_opinions(folder: Path, opinions: Opinions) -> None:

@@ -39,7 +39,7 @@ def folder_of(run: Path, number: int) -> Path:
 
 def rounds_in(run: Path) -> list[Path]:
     """Run directories of the rounds that have begun, in order."""
-    found = []
+    found: list[Path] = []
     while (folder := folder_of(run, len(found) + 1)).joinpath("manifest.json").is_file():
         found.append(folder)
     return found

@@ -85,8 +85,13 @@ class Versions:
 
     def add(self, policy: Path, *, promoted: bool, why_not: list[str], method: str, num_new: int) -> Version:
         """Lists a version that went on from the one in use; a promoted one is in use from now on."""
-        about = {"promoted": promoted, "why_not": why_not, "method": method, "num_new": num_new}
-        made = _entry(self.run, self.next, self.in_use.version, policy, **about)
+        made = _entry(
+            *(self.run, self.next, self.in_use.version, policy),
+            promoted=promoted,
+            why_not=why_not,
+            method=method,
+            num_new=num_new,
+        )
         journal = Journal(self.log, Version)
         journal.append([*(self.listed if not journal.records else []), made])
         self.listed.append(made)

@@ -74,6 +74,7 @@ def standing(run: Path, config: Config | None) -> Standing:
     waiting = read_waiting(run) if unfinished else None
     if waiting is not None:
         done, total = waiting["done"], waiting["total"]
+        stages = tuple(one | {"state": "waiting"} if one["name"] == stage else one for one in stages)
         note = said(done, total) + ("" if held else "; the same heedful run goes on when they have come")
         return Standing("waiting", stage, done, total, note, stages=stages, waiting=waiting)
     told = read_progress(run)
