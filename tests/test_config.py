@@ -81,6 +81,8 @@ def meant(fields: dict[str, Any]) -> dict[str, Any]:
         fields |= {"runner": "ray"} if fields["address"] else {}
         fields |= {"runner": "processes"} if fields["runner"] == "local" else {}
         fields |= {"vllm_url": f"http://{fields['vllm_url']}"}
+    if "quota" in fields:
+        fields |= {"server": f"http://{fields['server']}" if fields["judges"] == "people" else ""}
     return fields
 
 
@@ -156,7 +158,7 @@ def test_every_field_has_a_description_and_every_section_a_docstring() -> None:
         assert field.description.endswith("."), key
         assert "\n" not in field.description, f"{key}: a comment ends with its line"
     for name, field in Config.model_fields.items():
-        if name not in ("seed", "method"):
+        if name not in ("seed", "method", "rounds"):
             assert isinstance(field.annotation, type)
             assert field.annotation.__doc__, name
             assert "\n" not in field.annotation.__doc__.strip(), name
