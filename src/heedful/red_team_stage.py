@@ -252,13 +252,10 @@ def _mean_logprobs(model: LanguageModel, pairs: Sequence[tuple[Prompt, Completio
     places = [
         place for place, (prompt, answer) in enumerate(tokens) if answer and len(prompt) + len(answer) <= model.max_tokens
     ]
-    rows = scoring.score_responses(
-        model, [tokens[place][0] for place in places], [tokens[place][1] for place in places], temperature=1.0
-    )
+    rows = scoring.response_logprobs(model, [tokens[place][0] for place in places], [tokens[place][1] for place in places])
     found: list[float | None] = [None] * len(tokens)
     for place, row in zip(places, rows, strict=True):
-        side = row.ref_logprobs_T if POLICY in model.adapters else row.logprobs_T
-        found[place] = float(side.double().mean())
+        found[place] = float(row.double().mean())
     return found
 
 
