@@ -73,6 +73,7 @@ def _attacked(config: Config, policy: Path, folder: Path, progress: Progress) ->
     attack = Attack(
         model=config.model.source,
         against=str(policy),
+        num_completions=settings.num_completions,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
         batch_rows=config.sample.batch_rows,
