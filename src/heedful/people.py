@@ -82,9 +82,9 @@ class People:
             try:
                 standing = server.project(project.slug).standing
             except ServerError as error:
-                if error.status is not None:
+                if error.status is not None and error.status < 500:
                     raise
-                # A server that is begun anew does not end a wait of days.
+                # A server that is begun anew, with a proxy that says so, does not end a wait of days.
                 self._tell(project.slug, done, wanted, "; the server does not answer, trying again")
 
     def _tell(self, slug: str, done: int, wanted: int, more: str) -> None:

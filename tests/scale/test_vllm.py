@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import gang_work
@@ -15,7 +17,7 @@ from heedful.errors import ConfigError, TrainingError
 from heedful.models.policy import POLICY
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.rollout import tensors_digest
-from heedful.training.vllm import VllmServer
+from heedful.training.vllm import KEPT, VllmServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -105,6 +107,36 @@ def test_a_resumed_run_gives_the_server_the_weights_of_its_checkpoint(
     assert again.sampler
     again.sampler.forget()
     assert Path(fake.loaded[-1]).parent.name == "others"
+
+
+def test_old_adapters_go_by_age_and_not_by_step(tiny: Path, tmp_path: Path) -> None:
+    """A second run over one folder, or a run that went back, begins with low steps beside high ones."""
+    made = method(tiny, "http://127.0.0.1:9", tmp_path / "adapters")
+    assert made.sampler
+    server = made.sampler.server
+    assert server
+    high = [server.write(made.model, POLICY, step, "a" * 64) for step in range(100, 100 + KEPT + 2)]
+    low = [server.write(made.model, POLICY, step, "b" * 64) for step in range(2)]
+    assert all(folder.is_dir() for folder in (*low, *high[4:]))
+    assert not any(folder.exists() for folder in high[:4])
+    assert server.write(made.model, POLICY, 104, "a" * 64) == high[4], "one that is there is the newest again"
+    server.write(made.model, POLICY, 2, "b" * 64)
+    assert high[4].is_dir()
+    assert not high[5].exists()
+
+
+def test_a_run_that_is_over_does_not_wait_for_a_server_that_is_down(tiny: Path, tmp_path: Path) -> None:
+    made = gang_work.online(str(tiny), "ppo", max_staleness=1)
+    (tmp_path / "adapters").mkdir()
+    made.ask_server(VllmServer("http://127.0.0.1:9", "base", tmp_path / "adapters", timeout_s=30, backoff_s=60))
+    assert made.sampler
+    made.sampler.begins(0)
+    drawing = made.sampler.waiting[0]
+    clock = time.monotonic()
+    made.sampler.close()
+    with pytest.raises((TrainingError, CancelledError)):
+        drawing.result(timeout=10)
+    assert time.monotonic() - clock < 10, "the first pause alone is a minute"
 
 
 def test_settings_name_the_server(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def status(
 
     Example: `heedful status runs/first`
     """
-    from heedful.cli.terminal import emit, table
+    from heedful.cli.terminal import emit, printable, table
     from heedful.rounds import rounds_in
     from heedful.web.runs.standing import config_of, standing
 
@@ -42,4 +42,4 @@ def status(
     table("Where it stands", ("", "state", "stage", ""), rows_shown)
     for _, now in found:
         if now.waiting:
-            print(f"\n{now.note}\nproject {now.waiting['project']} on {now.waiting['server']}")
+            print(printable(f"\n{now.note}\nproject {now.waiting['project']} on {now.waiting['server']}"))

@@ -62,8 +62,10 @@ def update(
 def _sentences(said: list[str]) -> None:
     import textwrap
 
+    from heedful.cli.terminal import printable
+
     for sentence in said:
-        print(textwrap.fill(f"- {sentence}", 80, subsequent_indent="  "))
+        print(textwrap.fill(f"- {printable(sentence)}", 80, subsequent_indent="  "))
 
 
 def _versions(run: Path, version: int | None, rollback: bool, as_json: bool) -> None:

@@ -293,23 +293,28 @@ def train(
 ) -> Outcome:
     """Trains the adapter "policy" in place with checkpoints in `folder`. record, roll_back: see `Stop`."""
     settings, stage = method.settings, method.recipe.stage
-    return run(
-        method,
-        folder / "checkpoint.pt",
-        lambda first: Metrics(folder.parent, stage, first),
-        max_steps=settings.max_steps,
-        checkpoint_every=settings.checkpoint_every,
-        eval_every=settings.eval_every,
-        stop=Stop(
-            "heldout_reward",
-            settings.reward_threshold,
-            patience=settings.patience,
-            max_kl=settings.max_kl or math.inf,
-            record=record,
-            roll_back=roll_back,
-        ),
-        progress=progress,
+    stop = Stop(
+        "heldout_reward",
+        settings.reward_threshold,
+        patience=settings.patience,
+        max_kl=settings.max_kl or math.inf,
+        record=record,
+        roll_back=roll_back,
     )
+    try:
+        return run(
+            method,
+            folder / "checkpoint.pt",
+            lambda first: Metrics(folder.parent, stage, first),
+            max_steps=settings.max_steps,
+            checkpoint_every=settings.checkpoint_every,
+            eval_every=settings.eval_every,
+            stop=stop,
+            progress=progress,
+        )
+    finally:
+        if method.sampler:  # which may be drawing answers to steps that nobody will take
+            method.sampler.close()
 
 
 def save(method: PolicyGradient, folder: Path, *, policy_version: str) -> None:

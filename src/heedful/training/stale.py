@@ -176,11 +176,15 @@ class StaleSampler:
 
     def forget(self) -> None:
         """Drops what is being drawn: the run goes on from somewhere else."""
-        for future in self.waiting.values():
-            future.cancel()
         if self.pool is not None:
-            self.pool.shutdown(wait=True)
+            self.pool.shutdown(wait=True, cancel_futures=True)
         self.pool, self.waiting = None, {}
+
+    def close(self) -> None:
+        """Drops it because the run is over; a server that is asked, perhaps in vain, is not waited for."""
+        if self.server:
+            self.server.give_up()
+        self.forget()
 
     def state_dict(self) -> dict[str, Any]:
         return {"versions": list(self.held), "tensors": list(self.held.values())}

@@ -8,8 +8,8 @@ trainers read the answers again.
 from __future__ import annotations
 
 import math
+import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +44,7 @@ class VllmServer:
         max_retries: int = 5,
         backoff_s: float = 1.0,
         token: str = "",
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.url, self.base, self.folder = url.rstrip("/").removesuffix("/v1"), base, folder
         how: dict[str, Any] = {"timeout_s": timeout_s, "max_retries": max_retries, "backoff_s": backoff_s, "token": token}
@@ -53,14 +53,20 @@ class VllmServer:
         self.models = Endpoint(f"{self.url}/v1/models", **how)
         self.completions = Endpoint(f"{self.url}/v1/completions", **how)
 
+    def give_up(self) -> None:
+        """Nothing is asked any more; who waits between two tries stops waiting."""
+        for endpoint in (self.loading, self.models, self.completions):
+            endpoint.stop.set()
+
     def write(self, model: LanguageModel, adapter: str, version: int, digest: str) -> Path:
         """An adapter of the model as a folder of its own, named by the step and the digest; older ones are cleared away."""
         folder = self.folder.absolute() / f"{version:06d}-{digest[:12]}"
         if not folder.exists():
             with new_folder(folder) as fresh:
                 model.save_adapter(adapter, fresh)
-        versions = sorted(one for one in self.folder.absolute().iterdir() if one.is_dir() and one.name[:6].isdigit())
-        for old in versions[:-KEPT]:
+        os.utime(folder)  # by age and not by step: a run that goes back, or begins anew, has low steps beside old high ones
+        found = [one for one in self.folder.absolute().iterdir() if one.is_dir() and one.name[:6].isdigit() and one != folder]
+        for old in sorted(found, key=lambda one: one.stat().st_mtime)[: -(KEPT - 1)]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 

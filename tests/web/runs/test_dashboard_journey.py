@@ -175,8 +175,13 @@ def test_base_and_policy_are_talked_to_and_thumbs_are_votes(browser: Browser, se
     assert sides.count() == 2
     assert sides.nth(0).inner_text() != sides.nth(1).inner_text(), "base and policy are two models"
     accessible(page)
+    correction = page.locator(".turn").first.locator("details.correction").nth(1)
+    correction.locator("summary").click()
+    correction.locator("textarea").fill("Who's there?")
     page.get_by_role("button", name="Thumbs down for base").first.click()
     page.wait_for_selector("button[aria-pressed=true]")
+    assert correction.locator("textarea").input_value() == "Who's there?", "what is being typed outlasts another click"
+    assert correction.get_attribute("open") is not None
     page.goto(f"{served.url}/chat/")
     with page.expect_download() as download:
         page.get_by_role("link", name="Votes of all chats").click()

@@ -4,11 +4,24 @@
 const turns = document.getElementById("turns"), say = document.getElementById("say"), said = document.getElementById("said");
 const EVERY_MS = 700;
 
-async function refresh() {
+// kept: the address of the form whose text was just stored.
+async function refresh(kept = "") {
   const answer = await fetch(turns.dataset.turns);
   if (answer.redirected || !answer.ok) return location.reload();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const typed = corrections(turns);
   turns.replaceChildren(...page.body.childNodes);
+  for (const [action, fresh] of corrections(turns)) {
+    const old = typed.get(action);
+    if (!old || action === kept) continue;
+    fresh.closest("details").open = old.closest("details").open;
+    fresh.value = old.value;
+  }
+}
+
+// Corrections that are being typed, by the address of their form.
+function corrections(where) {
+  return new Map([...where.querySelectorAll("details form textarea")].map((text) => [text.form.action, text]));
 }
 
 async function wait() {
@@ -40,7 +53,7 @@ turns.addEventListener("submit", async (event) => {
   const answer = await fetch(event.target.action, { method: "POST", body }).catch(() => null);
   if (!answer?.ok) return event.submitter.setCustomValidity("This was not stored; try again."), event.submitter.reportValidity();
   const name = event.submitter.getAttribute("aria-label");
-  await refresh();
+  await refresh(event.target.action);
   turns.querySelector(`[aria-label="${CSS.escape(name)}"]`)?.focus();
 });
 
