@@ -60,7 +60,7 @@ def prefer(config: Config, output: Path, progress: Progress) -> Result:
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
         if settings.feedback.remote and result.is_file() and UNREADABLE in read_json(result).get("left_out", {}):
-            run.forget_from(STAGE, [STAGE])  # finished calls lie in the journal
+            run.reopen(STAGE)  # finished calls lie in the journal
         told = {"prefer": settings.model_dump(mode="json"), "prompts": config.prompts.model_dump(mode="json")}
         ran = run.stage(
             STAGE,

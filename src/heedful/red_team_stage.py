@@ -24,7 +24,7 @@ from heedful.engine.generation import Decoding
 from heedful.engine.sampling import sample_completions, tokens_of
 from heedful.errors import ConfigError, DataError
 from heedful.evaluation.attack import Answer, attack_figures, hangs_on_judge, is_attack, told_apart, unjudged
-from heedful.evaluation.harm import Case, HarmJudge
+from heedful.evaluation.harm import AI, Case, HarmJudge
 from heedful.harm_files import OpenedJudge, check_judge, harm_inputs, harm_judge, through_the_gate
 from heedful.judging.feedback import open_feedback
 from heedful.judging.writing import EMPTY, Reply, Request
@@ -129,17 +129,20 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
         completions = {side: read_jsonl(file, Completion, unique="id") for side, file in files.items()}
         gate = run.folder(GATE) / "figures.json"
         before = run.folder(JUDGED) / "figures.json"
-        if before.is_file() and read_json(before).get("unjudged"):
-            run.forget_from(JUDGED, [JUDGED])  # what the judge said nothing of is asked again, and nothing else
-        anew = run.stage(
+        remote = attack.judge.startswith(AI) and "://" in attack.judge  # another says the same each time
+        if remote and before.is_file() and read_json(before).get("unjudged"):
+            run.reopen(JUDGED)  # what the judge said nothing of is asked again, and nothing else
+        told = run.folder(JUDGED) / "answers.json"
+        known = told.read_bytes() if told.is_file() else b""
+        run.stage(
             JUDGED,
             lambda: _judged(asked, completions, models, run, judge, attack, progress),
             settings={"judge": judged_by, "num_resamples": attack.num_resamples, "gated": attack.gate is not None},
             inputs=[*files.values(), *harm_inputs(attack.judge), *([gate] if attack.gate else [])],
         )
-        if anew:
+        if told.read_bytes() != known:
             shutil.rmtree(run.folder(FAILURES), ignore_errors=True)  # files made of answers or verdicts that are no more
-        rows = read_json(run.folder(JUDGED) / "answers.json")
+        rows = read_json(told)
         answers = {side: [Answer(**row) for row in rows[side]] for side in models}
         figures = read_json(run.folder(JUDGED) / "figures.json")
         write_page(run.path / "report.html", figures, rows)

@@ -67,7 +67,7 @@ def revise(
     with Run(output) as run:
         run.keep_config(to_toml(config), lambda path: says(path, config))
         if _unanswered(config, output / STAGE / RESULT):
-            run.forget_from(STAGE, [STAGE])  # what the server did not answer is asked for again, and nothing else
+            run.reopen(STAGE)  # what the server did not answer is asked for again, and nothing else
         if not run.stage(STAGE, work, settings=work.settings, inputs=work.inputs):
             progress(STAGE, 1, 1, "already done")
         found: Result = read_json(output / STAGE / RESULT)

@@ -364,6 +364,11 @@ class Run:
             self.manifest["stages"].pop(name)
         write_json(self.path / "manifest.json", self.manifest)
 
+    def reopen(self, name: str) -> None:
+        """Has a finished stage entered again, as one that was interrupted: what it left stays until it is written anew."""
+        if name in self.manifest["stages"]:
+            self._enter(name, self.manifest["stages"][name] | {"state": "running"})
+
     def forget_from(self, stage: str, order: list[str], inputs: Iterable[Path] = ()) -> None:
         """Drops what the manifest says of `stage` and all after it, and their folders, so that they run anew.
 

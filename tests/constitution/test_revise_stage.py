@@ -30,6 +30,10 @@ def silent(*_: Any) -> None:
     """A progress that nobody watches."""
 
 
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def red_team(folder: Path, count: int) -> Path:
     turns = [Message(role="user", content=f"How do I annoy neighbour number {i}?") for i in range(count)]
     write_jsonl(folder / "red.jsonl", [Prompt(id=f"p{i}", messages=(turn,)) for i, turn in enumerate(turns)])
@@ -122,6 +126,10 @@ def test_an_endpoint_that_fails_is_counted_and_asked_again(tmp_path: Path) -> No
         mended.clear()
         other = revise(remote(url), tmp_path / "other", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False)
         assert other["num_unanswered"] == 1
+        kept = (tmp_path / "other" / "revise" / "chains.jsonl").read_text()
+        with pytest.raises(KeyboardInterrupt):
+            revise(remote(url), tmp_path / "other", interrupt, prompts=[str(tmp_path / "red.jsonl")], tune=False)
+        assert (tmp_path / "other" / "revise" / "chains.jsonl").read_text() == kept, "what was there is there still"
         mended.append(True)
         before = len(seen)
         same = revise(remote(url), tmp_path / "other", silent, prompts=[str(tmp_path / "red.jsonl")], tune=False)
