@@ -18,7 +18,7 @@ from heedful.config import Config
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError, StoreError
 from heedful.models.policy import POLICY, load_language_model
-from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, write_opinions
+from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, voted, write_opinions
 from heedful.records import Completion, Preference, Prompt, read_jsonl
 from heedful.update_flow import update
 from heedful.version_log import Versions
@@ -182,7 +182,12 @@ def test_the_command_lists_versions_and_goes_back(updated: Path, tmp_path: Path)
 def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(aligned, run)
-    say(run, opinions_on(run, as_the_reward=True))
+    said = opinions_on(run, as_the_reward=True)
+    say(run, said)
+    # As the chats keep them: an answer with a prompt of its own, which makes no pair.
+    alone = Prompt(id="chat-1", messages=said.prompts[0].messages)
+    answer = said.completions[0].model_copy(update={"id": "chat-1/1", "prompt_id": "chat-1"})
+    say(run, Opinions([alone], [answer], [voted(answer, "ada", 1, "2026-01-01")], []))
     # With a margin of any size nothing but a clear worsening speaks against two small steps.
     small = ("ppo.max_steps=2", "ppo.learning_rate=1e-4", "reward.epochs=1", "update.margin=9.0")
     result = update(run, quiet, overrides=("update.method=ppo", *small))
@@ -191,6 +196,10 @@ def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp
     assert pairs
     assert all(liked(pair.chosen) > liked(pair.rejected) for pair in pairs)
     assert json.loads((run / "versions/1/reward/result.json").read_text())["num_pairs"] > 0
+    kept = {vote.completion_id for vote in read_opinions(run / "versions/1" / FOLDER).votes}
+    assert kept == {id_ for pair in pairs for id_ in (pair.chosen_id, pair.rejected_id)}, "what made no pair stays new"
+    assert result["num_votes"] == len(kept) == listed(run)[1]["num_new"]
+    assert answer.id not in kept
     old, new = (load_file(run / place / "adapter_model.safetensors") for place in ("ppo/policy", "versions/1/ppo/policy"))
     moved = max(float((new[name] - old[name]).abs().max()) for name in old)
     fresh = max(float(old[name].abs().max()) for name in old if "lora_A" in name)
