@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from heedful.config import Config, LabelledSection, load, says, to_toml
+from heedful.config import Config, LabelledSection, RewardTermSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, StoreError
@@ -40,6 +40,7 @@ from heedful.pipeline import Pipeline
 from heedful.progress import Progress
 from heedful.records import Preference, Prompt, by_id
 from heedful.rounds import Round, rounds_in
+from heedful.run_layout import Layout
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import kto
 from heedful.training.adapter import save_policy
@@ -83,6 +84,7 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
         )
     versions = Versions(run)
     parent = versions.in_use
+    _require_measured(config, base)
     given = [read_opinions(place) for place in feedback]
     if (run / FEEDBACK).is_dir():
         given.append(read_opinions(run / FEEDBACK))
@@ -118,6 +120,16 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
     result |= {"num_votes": len(new.votes), "num_corrections": len(new.judgements)}
     write_json(folder / "result.json", result)
     return result
+
+
+def _require_measured(config: Config, base: Path) -> None:
+    """Raises ConfigError, before anything is trained, where no reward could tell one version from another."""
+    layout = Layout(config, base, Round(), config.reward.terms or (RewardTermSection(),))
+    if layout.trains_reward and not layout.trained_folder.is_dir():
+        raise ConfigError(
+            f"{base}: has no reward to measure versions by, for it trained no reward model; name a reward that exists: "
+            "--set 'reward.terms=[{source = \"FOLDER\"}]'"
+        )
 
 
 # Learning

@@ -16,8 +16,9 @@ from said_of_answers import liked, listed, opinions_on, say
 from heedful.cli.talk import policy_of
 from heedful.config import Config
 from heedful.engine.generation import Decoding, sample
-from heedful.errors import DataError, StoreError
+from heedful.errors import ConfigError, DataError, StoreError
 from heedful.models.policy import POLICY, load_language_model
+from heedful.offline_stage import align_kto
 from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, voted, write_opinions
 from heedful.records import Completion, Preference, Prompt, read_jsonl
 from heedful.update_flow import update
@@ -211,3 +212,20 @@ def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp
     shutil.rmtree(run / FOLDER)
     with pytest.raises(DataError, match="the new votes make no pair"):
         update(run, quiet, feedback=[tmp_path / "upward"], overrides=("update.method=ppo", *small))
+
+
+def test_a_run_without_a_reward_is_refused_before_anything_is_learned(aligned: Path, config: Config, tmp_path: Path) -> None:
+    """As of `heedful align kto` on files. Named for the update, a reward measures its versions."""
+    run, said = tmp_path / "run", tmp_path / "said"
+    write_opinions(said, opinions_on(aligned, as_the_reward=True))
+    bare = config.model_copy(update={"reward": config.reward.model_copy(update={"terms": ()})})
+    files = {name: [said / f"{name}.jsonl"] for name in ("votes", "completions", "prompts")}
+    few = bare.kto.model_copy(update={"epochs": 1})
+    align_kto(bare.model_copy(update={"kto": few}), run, quiet, **files)
+    begun: list[str] = []
+    with pytest.raises(ConfigError, match=r"has no reward to measure versions by.*--set 'reward.terms="):
+        update(run, lambda stage, *_: begun.append(stage), feedback=[said])
+    assert begun == []
+    assert not (run / "versions").exists()
+    term = f'reward.terms=[{{source = "{config.reward.terms[0].source}"}}]'
+    assert update(run, quiet, feedback=[said], overrides=(term, "update.margin=9.0"))["version"] == 1
