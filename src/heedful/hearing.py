@@ -12,17 +12,20 @@ from pathlib import Path
 from heedful.engine.conversation import Conversation
 from heedful.opinions import FOLDER, Opinions, add_opinions, corrected, spoken, voted
 from heedful.records import Completion, Sampling
-from heedful.versions import policy_in_use, version_of
+from heedful.versions import policy_in_use, root_of, version_of
 
 UP, DOWN, FIX = "/up", "/down", "/fix"
 BASE = "base"
 
 
 class Hearing:
-    """Listens to one conversation with the policy of a run. who: the labeler's name; the user's by default."""
+    """Listens to one conversation with the policy of a run. who: the labeler's name; the user's by default.
+
+    What is said of a round or of a version goes to the run that it is part of, where `heedful update` finds it.
+    """
 
     def __init__(self, run: Path, talk: Conversation, *, seed: int, who: str | None = None) -> None:
-        self.folder, self.talk, self.seed = run / FOLDER, talk, seed
+        self.folder, self.talk, self.seed = root_of(run) / FOLDER, talk, seed
         self.who = who or _user()
         self.chat = uuid.uuid4()
         policy = policy_in_use(run)

@@ -14,9 +14,7 @@ from pydantic import BaseModel
 from heedful.errors import StoreError
 from heedful.records import read_jsonl
 from heedful.store import Journal, file_hash, write_json
-from heedful.versions import ABOUT, FOLDER, IN_USE, newest_policy, policy_in_use
-
-FILE = "versions.jsonl"
+from heedful.versions import ABOUT, FOLDER, IN_USE, LOG, newest_policy, policy_in_use, root_of
 
 
 class Version(BaseModel):
@@ -37,11 +35,13 @@ class Version(BaseModel):
 
 
 class Versions:
-    """Of one run. Raises StoreError where there is no policy, or where the log is of another one."""
+    """Of one run. Raises StoreError where there is no policy, where the log is of another one, and for a part of a run."""
 
     def __init__(self, run: Path) -> None:
+        if (root := root_of(run)) != run:
+            raise StoreError(f"{run}: is part of {root}, which has the versions; name {root}")
         self.run = run
-        self.log = run / FOLDER / FILE
+        self.log = run / FOLDER / LOG
         self.listed = read_jsonl(self.log, Version, unique="version") if self.log.is_file() else []
         first = newest_policy(run)
         if first is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from said_of_answers import one_answer
 
 from heedful.errors import DataError
 from heedful.hearing import Hearing
@@ -186,20 +185,9 @@ def test_the_terminals_chat_keeps_thumbs_and_corrections(tiny: Path, tmp_path: P
 )
 def test_any_white_space_ends_the_word(said: str, votes: list[int], written: list[str], tmp_path: Path) -> None:
     """What is pasted has tabs and no-break spaces; a correction, or praise, must not be kept as a thumb down."""
-    heard = Hearing(tmp_path, told("tiny"), seed=0, who="ada")
+    heard = Hearing(tmp_path, one_answer(), seed=0, who="ada")
     assert heard.is_opinion(said)
     heard.take(said)
     found = read_opinions(tmp_path / "feedback")
     assert [vote.value for vote in found.votes] == votes
     assert [one.text for one in found.completions[1:]] == written
-
-
-def told(source: str) -> Any:
-    """A conversation in which one answer was given, without a model."""
-    history = [Message(role="user", content="Hi"), Message(role="assistant", content="Hello.")]
-    return SimpleNamespace(
-        speakers={"aligned": (SimpleNamespace(source=source), "policy", None)},
-        histories={"aligned": history},
-        decoding=SimpleNamespace(temperature=0.0, max_new_tokens=8),
-        last={"aligned": SimpleNamespace(finished=True)},
-    )
