@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from heedful.config import Config, LabelledSection, RewardTermSection, load, says, to_toml
+from heedful.config import Config, RewardTermSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, StoreError
@@ -39,6 +39,7 @@ from heedful.opinions import (
 from heedful.pipeline import Pipeline
 from heedful.progress import Progress
 from heedful.records import Preference, Prompt, by_id
+from heedful.rewards.source import TRAINED
 from heedful.rounds import Round, rounds_in
 from heedful.run_layout import Layout
 from heedful.store import Run, read_json, write_json, write_jsonl
@@ -84,7 +85,7 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
         )
     versions = Versions(run)
     parent = versions.in_use
-    _require_measured(config, base)
+    _require_reward(config, base)
     given = [read_opinions(place) for place in feedback]
     if (run / FEEDBACK).is_dir():
         given.append(read_opinions(run / FEEDBACK))
@@ -122,13 +123,18 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
     return result
 
 
-def _require_measured(config: Config, base: Path) -> None:
-    """Raises ConfigError, before anything is trained, where no reward could tell one version from another."""
+def _require_reward(config: Config, base: Path) -> None:
+    """Raises ConfigError, before anything is trained, where no reward could tell one version from another, or teach one."""
     layout = Layout(config, base, Round(), config.reward.terms or (RewardTermSection(),))
     if layout.trains_reward and not layout.trained_folder.is_dir():
         raise ConfigError(
             f"{base}: has no reward to measure versions by, for it trained no reward model; name a reward that exists: "
             "--set 'reward.terms=[{source = \"FOLDER\"}]'"
+        )
+    if config.update.method == "ppo" and config.reward.labelled.files:
+        raise ConfigError(
+            f"{base}: its reward learned from reward.labelled.files, and what was said makes pairs; a reward model of these "
+            "alone would forget the files, so use update.method = 'kto'"
         )
 
 
@@ -177,22 +183,22 @@ def _learn_kto(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
 
 
 def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -> Path:
-    """A reward model of all pairs, old and new, and PPO on from the version in use."""
+    """A reward model of all pairs, old and new, in the place of the run's own, and PPO on from the version in use."""
     folder, method = made.folder, made.config.method
     write_jsonl(folder / PAIRS, [*_old_pairs(made), *made.pairs])
     # The prompts themselves, so that the held-out ones are the run's, whatever the pairs say.
     write_jsonl(folder / "prompts.jsonl", [prompt for prompts in pipeline.prompts.values() for prompt in prompts])
-    own_pairs = {"preferences": (str(folder / PAIRS),), "labelled": LabelledSection(), "terms": ()}
+    terms = made.config.reward.terms
+    if terms and all(term.source != TRAINED for term in terms):
+        terms = (*terms, RewardTermSection())  # the new pairs are heard beside what the run's reward asks for
+    own_pairs = {"preferences": (str(folder / PAIRS),), "terms": terms}
     reward = made.config.reward.model_copy(update=own_pairs)
     prompts = made.config.prompts.model_copy(update={"files": (str(folder / "prompts.jsonl"),)})
     learned = made.config.model_copy(update={"reward": reward, "prompts": prompts, "rounds": 1, "seed": made.seed})
     start = made.run / made.parent.policy
     ppo = Pipeline(learned, own, progress, round_=Round(start=start))
-    for name in ("reward", method):
-        inputs = [folder / PAIRS] if name == "reward" else [*ppo.layout.align_inputs]
-        section = learned.reward if name == "reward" else ppo.settings
-        work = ppo.reward if name == "reward" else ppo.align
-        ppo.stage(name, work, section.model_dump(mode="json"), *inputs)
+    ppo.stage("reward", ppo.reward, reward.model_dump(mode="json", exclude={"terms"}), folder / PAIRS)
+    ppo.stage(method, ppo.align, ppo.layout.align_settings, *ppo.layout.align_inputs)
     return ppo.layout.policy_folder
 
 
@@ -268,5 +274,6 @@ def _evaluated(made: Update, own: Run, pipeline: Pipeline, policy: Path, progres
 
     _ = pipeline.reward_function  # before a policy is held: a reward may be an adapter on the same base
     settings = config.evaluate.model_dump() | {"margin": config.update.margin, "seed": config.seed}
+    settings |= pipeline.layout.reward_settings
     own.stage("evaluate", work, settings=settings, inputs=[start, policy, *pipeline.layout.reward_inputs])
     return dict(read_json(folder / "evaluate" / "result.json"))

@@ -21,6 +21,7 @@ from heedful.models.policy import POLICY, load_language_model
 from heedful.offline_stage import align_kto
 from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, voted, write_opinions
 from heedful.records import Completion, Preference, Prompt, read_jsonl
+from heedful.store import read_metrics
 from heedful.update_flow import update
 from heedful.version_log import Versions
 from heedful.versions import policy_in_use
@@ -205,6 +206,8 @@ def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp
     moved = max(float((new[name] - old[name]).abs().max()) for name in old)
     fresh = max(float(old[name].abs().max()) for name in old if "lora_A" in name)
     assert 0 < moved < 0.1 * fresh, "two small steps from the weights of version 0"
+    (row, *_) = [row for row in read_metrics(run / "versions/1") if row["stage"] == "ppo"]
+    assert {"term_score", "term_trained"} <= row.keys(), "what the run's reward asks for is not forgotten"
     # Thumbs that all point one way make no pair.
     upward = opinions_on(run, as_the_reward=True, labeler="bob")
     votes = [vote.model_copy(update={"value": 1, "labeler": "bob"}) for vote in upward.votes]
@@ -229,3 +232,13 @@ def test_a_run_without_a_reward_is_refused_before_anything_is_learned(aligned: P
     assert not (run / "versions").exists()
     term = f'reward.terms=[{{source = "{config.reward.terms[0].source}"}}]'
     assert update(run, quiet, feedback=[said], overrides=(term, "update.margin=9.0"))["version"] == 1
+
+
+def test_a_classifiers_files_are_not_forgotten_silently(aligned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(aligned, run)
+    say(run, opinions_on(run, as_the_reward=True))
+    labelled = ("reward.labelled.files=['texts.jsonl']", "reward.labelled.wanted=good", "update.method=ppo")
+    with pytest.raises(ConfigError, match=r"learned from reward.labelled.files.*use update.method = 'kto'"):
+        update(run, quiet, overrides=labelled)
+    assert not (run / "versions").exists()
