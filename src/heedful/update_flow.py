@@ -115,8 +115,8 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
         policy = _learn_kto(made, own, pipeline, progress) if method == "kto" else _learn_ppo(made, own, pipeline, progress)
         result = _evaluated(made, own, pipeline, policy, progress)
     why_not = list(result["why_not"])
-    about = {"promoted": not why_not, "why_not": why_not, "method": method, "num_new": num_new}
-    added = versions.add(policy, parent=parent, **about)
+    learned_by: dict[str, Any] = {"method": method, "num_new": num_new}
+    added = versions.add(policy, parent=parent, promoted=not why_not, why_not=why_not, **learned_by)
     result |= {"version": added.version, "parent": parent.version, "promoted": added.promoted, "method": method}
     result |= {"num_votes": len(new.votes), "num_corrections": len(new.judgements)}
     write_json(folder / "result.json", result)
