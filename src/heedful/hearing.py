@@ -12,17 +12,20 @@ from pathlib import Path
 from heedful.engine.conversation import Conversation
 from heedful.opinions import FOLDER, Opinions, add_opinions, corrected, spoken, voted
 from heedful.records import Completion, Sampling
-from heedful.versions import policy_in_use, version_of
+from heedful.versions import policy_in_use, root_of, version_of
 
 UP, DOWN, FIX = "/up", "/down", "/fix"
 BASE = "base"
 
 
 class Hearing:
-    """Listens to one conversation with the policy of a run. who: the labeler's name; the user's by default."""
+    """Listens to one conversation with the policy of a run. who: the labeler's name; the user's by default.
+
+    What is said of a round or of a version goes to the run that it is part of, where `heedful update` finds it.
+    """
 
     def __init__(self, run: Path, talk: Conversation, *, seed: int, who: str | None = None) -> None:
-        self.folder, self.talk, self.seed = run / FOLDER, talk, seed
+        self.folder, self.talk, self.seed = root_of(run) / FOLDER, talk, seed
         self.who = who or _user()
         self.chat = uuid.uuid4()
         policy = policy_in_use(run)
@@ -35,12 +38,13 @@ class Hearing:
 
     def take(self, said: str) -> str:
         """Keeps an opinion of the last answer of the policy; returns what to tell the person."""
-        word, _, text = said.strip().partition(" ")
+        word, *rest = said.split(maxsplit=1)  # at any white space, as `is_opinion` does
+        text = rest[0].strip() if rest else ""
         name = [name for name in self.talk.speakers if name != BASE][-1]
         history = self.talk.histories[name]
         if not history:
             return "Nothing was answered yet."
-        if word == FIX and not text.strip():
+        if word == FIX and not text:
             return f"Say after {FIX} what the answer should have been."
         told = json.dumps([[message.role, message.content] for message in history])
         prompt = spoken(f"chat-{self.chat}-{hashlib.sha256(told.encode()).hexdigest()[:12]}", history[:-1])
@@ -58,11 +62,12 @@ class Hearing:
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if word == FIX:
-            own, judgement = corrected(answer, text.strip(), self.who, now)
+            own, judgement = corrected(answer, text, self.who, now)
             add_opinions(self.folder, Opinions([prompt], [answer, own], [], [judgement]))
             return "Kept, above the answer that it corrects."
-        add_opinions(self.folder, Opinions([prompt], [answer], [voted(answer, self.who, int(word == UP), now)], []))
-        return "Kept: thumbs up." if word == UP else "Kept: thumbs down."
+        value = 0 if word == DOWN else 1
+        add_opinions(self.folder, Opinions([prompt], [answer], [voted(answer, self.who, value, now)], []))
+        return "Kept: thumbs up." if value else "Kept: thumbs down."
 
 
 def _user() -> str:

@@ -60,11 +60,13 @@ def add_opinions(folder: Path, opinions: Opinions) -> None:
 
 
 def merged(several: Iterable[Opinions]) -> Opinions:
-    """All of them. Of votes of one person on one completion the latest counts, of records of one id the first."""
+    """All of them. Of a person's votes on a completion, and of their corrections of an answer, the latest counts; of records
+    of one id the first.
+    """
     prompts: dict[str, Prompt] = {}
     completions: dict[str, Completion] = {}
     votes: dict[tuple[str, str], Vote] = {}
-    judgements: dict[str, Judgement] = {}
+    judgements: dict[tuple[str, ...], Judgement] = {}
     for one in several:
         for prompt in one.prompts:
             prompts.setdefault(prompt.id, prompt)
@@ -75,8 +77,18 @@ def merged(several: Iterable[Opinions]) -> Opinions:
             if key not in votes or votes[key].created_at <= vote.created_at:
                 votes[key] = vote
         for judgement in one.judgements:
-            judgements.setdefault(judgement.id, judgement)
+            about = _about(judgement)
+            if about not in judgements or (len(about) > 1 and judgements[about].created_at <= judgement.created_at):
+                judgements[about] = judgement
     return Opinions(list(prompts.values()), list(completions.values()), list(votes.values()), list(judgements.values()))
+
+
+def _about(judgement: Judgement) -> tuple[str, ...]:
+    """What a later judgement takes the place of: of a correction who corrected which answer, else its id."""
+    if judgement.criterion != CORRECTION or not judgement.ranks:
+        return (judgement.id,)
+    worst = max(judgement.ranks.values())
+    return (judgement.labeler, *sorted(id_ for id_, rank in judgement.ranks.items() if rank == worst))
 
 
 def without(opinions: Opinions, known: Opinions) -> Opinions:
@@ -85,10 +97,20 @@ def without(opinions: Opinions, known: Opinions) -> Opinions:
     votes = [vote for vote in opinions.votes if (vote.labeler, vote.completion_id, vote.value) not in had]
     ids = {judgement.id for judgement in known.judgements}
     judgements = [judgement for judgement in opinions.judgements if judgement.id not in ids]
-    named = {vote.completion_id for vote in votes} | {id_ for one in judgements for id_ in (*one.ranks, *one.flagged)}
+    return _whole(opinions, votes, judgements)
+
+
+def _whole(opinions: Opinions, votes: list[Vote], judgements: list[Judgement]) -> Opinions:
+    """These votes and judgements of the opinions, with what they are about."""
+    named = named_in(votes, judgements)
     completions = [completion for completion in opinions.completions if completion.id in named]
     asked = {completion.prompt_id for completion in completions} | {one.prompt_id for one in judgements}
     return Opinions([prompt for prompt in opinions.prompts if prompt.id in asked], completions, votes, judgements)
+
+
+def named_in(votes: Iterable[Vote], judgements: Iterable[Judgement]) -> set[str]:
+    """Ids of the completions that they speak of."""
+    return {vote.completion_id for vote in votes} | {id_ for one in judgements for id_ in (*one.ranks, *one.flagged)}
 
 
 def require_whole(opinions: Opinions, where: str) -> None:
@@ -109,7 +131,45 @@ def require_whole(opinions: Opinions, where: str) -> None:
             )
 
 
+# As marks
+
+
+def tally(opinions: Opinions) -> dict[str, int]:
+    """By completion, how many people say it is good less how many say it is bad; each person's latest opinion counts.
+
+    A correction is good, and what it corrects bad: it takes the place of the person's own earlier thumb.
+    """
+    latest: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def hear(labeler: str, id_: str, at: str, value: int) -> None:
+        if at >= latest.get((labeler, id_), ("", 0))[0]:
+            latest[labeler, id_] = at, value
+
+    for vote in opinions.votes:
+        hear(vote.labeler, vote.completion_id, vote.created_at, 1 if vote.value else -1)
+    for one in opinions.judgements:
+        best, worst = (function(one.ranks.values(), default=0) for function in (min, max))
+        for id_, rank in one.ranks.items():
+            if best < worst and rank in (best, worst):
+                hear(one.labeler, id_, one.created_at, 1 if rank == best else -1)
+        for id_ in one.flagged:
+            hear(one.labeler, id_, one.created_at, -1)
+    found: dict[str, int] = {}
+    for (_, id_), (_, value) in latest.items():
+        found[id_] = found.get(id_, 0) + value
+    return found
+
+
 # As pairs
+
+
+def paired(new: Opinions, pairs: Iterable[Preference]) -> Opinions:
+    """Of what is new the votes and judgements that these pairs came from; the rest taught nothing."""
+    made = {(pair.chosen_id, pair.rejected_id) for pair in pairs}
+    of = {id_ for ids in made for id_ in ids}
+    votes = [vote for vote in new.votes if vote.completion_id in of]
+    judgements = [one for one in new.judgements if any(ids in made for ids in product(one.ranks, one.ranks))]
+    return _whole(new, votes, judgements)
 
 
 def preferences_of(opinions: Opinions) -> list[Preference]:
@@ -124,10 +184,8 @@ def preferences_of(opinions: Opinions) -> list[Preference]:
         for (better, first), (worse, second) in product(ranked, ranked):
             if first < second:
                 _add(found, opinions, completions[better], completions[worse])
-    tally: dict[str, int] = {}
-    for vote in opinions.votes:
-        tally[vote.completion_id] = tally.get(vote.completion_id, 0) + (1 if vote.value else -1)
-    up, down = ([id_ for id_, count in tally.items() if count * sign > 0] for sign in (1, -1))
+    thumbs = tally(opinions._replace(judgements=[]))
+    up, down = ([id_ for id_, count in thumbs.items() if count * sign > 0] for sign in (1, -1))
     for better, worse in product(up, down):
         if completions[better].prompt_id == completions[worse].prompt_id:
             _add(found, opinions, completions[better], completions[worse])

@@ -8,8 +8,9 @@ from typing import Any
 
 from heedful.align_stage import settings_of
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection
-from heedful.rewards.source import TRAINED, local_inputs
+from heedful.rewards.source import THUMBS, TRAINED, local_inputs
 from heedful.rounds import Round
+from heedful.thumbs import thumb_settings
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ class Layout:
             return {}
         section = self.config.reward
         shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
-        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]}}
+        thumbs = {"thumbs": thumb_settings(self.config)} if _asks(self.terms) else {}
+        return {"reward": shared | {"terms": [term.model_dump() for term in self.terms]} | thumbs}
 
     @property
     def watch_settings(self) -> dict[str, Any]:
         """What of the monitor's settings can change the policy; none of the defaults does."""
         section = self.config.monitor
-        return {} if section == MonitorSection() else {"monitor": section.model_dump()}
+        thumbs = {"thumbs": thumb_settings(self.config)} if _asks(self.gold_terms) else {}
+        return {} if section == MonitorSection() else {"monitor": section.model_dump() | thumbs}
 
     @property
     def acts(self) -> bool:
@@ -138,3 +141,7 @@ class Layout:
     @property
     def align_inputs(self) -> list[Path]:
         return [*self.reward_inputs, *(path for term in self.gold_terms for path in local_inputs(term)), *self.start]
+
+
+def _asks(terms: tuple[RewardTermSection, ...]) -> bool:
+    return any(term.source == THUMBS for term in terms)

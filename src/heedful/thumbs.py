@@ -1,7 +1,8 @@
 """A person's 0 or 1 as the reward itself: no reward model stands between people and the policy.
 
 The answers of a step wait for thumbs on the labelling server. What was said of an answer once is kept and not asked again, so a
-run that goes on from a checkpoint, and samples the same answers, finds their thumbs.
+run that goes on from a checkpoint, and samples the same answers, finds their thumbs. Where somebody else is to judge, or by
+something else, it is asked anew.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -28,7 +30,7 @@ UP = 0.5  # rubric totals from here on are a simulated thumb up
 
 
 class Thumb(BaseModel):
-    """What people said of an answer. key: hash of conversation and answer. value: the share of thumbs that were up."""
+    """What people said of an answer. key: hash of conversation, answer and who judges. value: the share of thumbs up."""
 
     key: str
     value: float = Field(ge=0, le=1)
@@ -39,15 +41,18 @@ class ThumbsReward:
 
     measured: dict[str, float]
 
-    def __init__(self, judge: Callable[[Sequence[Answer]], Sequence[float]], journal: Path) -> None:
-        """judge: asks for a number an answer, 0 to 1."""
+    def __init__(
+        self, judge: Callable[[Sequence[Answer]], Sequence[float]], journal: Path, settings: Mapping[str, Any]
+    ) -> None:
+        """judge: asks for a number an answer, 0 to 1. settings: what tells it from other judges in the same journal."""
         self.judge = judge
+        self.settings = json.dumps(settings, sort_keys=True)
         self.journal = Journal(journal, Thumb)
         self.known: dict[str, float] = {thumb.key: thumb.value for thumb in self.journal.records}
         self.measured = {}
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        keys = [_key(answer) for answer in answers]
+        keys = [hashlib.sha256(f"{self.settings}/{_key(answer)}".encode()).hexdigest() for answer in answers]
         fresh = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known}
         if fresh:
             values = self.judge(list(fresh.values()))
@@ -55,6 +60,14 @@ class ThumbsReward:
             self.known |= dict(zip(fresh, values, strict=True))
         self.measured = {"thumbs_asked": float(len(fresh))}
         return [self.known[key] for key in keys]
+
+
+def thumb_settings(config: Config) -> dict[str, Any]:
+    """What of the settings decides a thumb, other than the answer."""
+    judges = config.round.judges
+    if judges == "people":
+        return {"judges": judges, "overlap": config.round.overlap, "criterion": config.label.criterion}
+    return {"judges": judges, "noise": config.label.noise, "seed": config.seed}
 
 
 def thumbs_reward(config: Config, run: Path, prompts: Sequence[Prompt], progress: Progress) -> ThumbsReward:
@@ -66,8 +79,9 @@ def thumbs_reward(config: Config, run: Path, prompts: Sequence[Prompt], progress
     if config.round.judges == "people":
         settings = config.round.model_copy(update={"quota": 0})  # each answer needs its reward
         people = People(settings, run, lambda done, total, note: progress("thumbs", done, total, note))
-        return ThumbsReward(lambda answers: _of_people(people, run, config, answers), run / FILE)
-    return ThumbsReward(simulated(prompts, noise=config.label.noise, seed=config.seed), run / FILE)
+        return ThumbsReward(lambda answers: _of_people(people, run, config, answers), run / FILE, thumb_settings(config))
+    judge = simulated(prompts, noise=config.label.noise, seed=config.seed)
+    return ThumbsReward(judge, run / FILE, thumb_settings(config))
 
 
 def simulated(prompts: Sequence[Prompt], *, noise: float, seed: int) -> Callable[[Sequence[Answer]], list[float]]:

@@ -8,26 +8,40 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from heedful.config import Config, LabelledSection, load, says, to_toml
+from heedful.config import Config, RewardTermSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, StoreError
 from heedful.evaluate_stage import evaluate_versions
 from heedful.evaluation.promotion import objections
+from heedful.models.policy import LanguageModel
 from heedful.models.reward import answer_of
 from heedful.models.sources import local_file
 from heedful.offline_stage import marked_pairs, marked_votes
 from heedful.opinions import FOLDER as FEEDBACK
-from heedful.opinions import Opinions, merged, preferences_of, read_opinions, require_whole, without, write_opinions
+from heedful.opinions import (
+    Opinions,
+    merged,
+    named_in,
+    paired,
+    preferences_of,
+    read_opinions,
+    require_whole,
+    tally,
+    without,
+    write_opinions,
+)
 from heedful.pipeline import Pipeline
 from heedful.progress import Progress
 from heedful.records import Preference, Prompt, by_id
+from heedful.rewards.source import TRAINED
 from heedful.rounds import Round, rounds_in
+from heedful.run_layout import Layout
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import kto
 from heedful.training.adapter import save_policy
@@ -38,15 +52,20 @@ PAIRS = "pairs.jsonl"
 
 
 class Update(NamedTuple):
-    """What an update is made of. base: the run directory that the versions go on from; parent: the version in use."""
+    """What an update is made of. base: the run directory that the versions go on from; parent: the version in use.
+
+    said: all that counts, what earlier versions learned from included; new: what is learned from now.
+    pairs: of method ppo, all that `said` makes.
+    """
 
     config: Config
     run: Path
     base: Path
     folder: Path
     parent: Version
+    said: Opinions
     new: Opinions
-    old: Opinions
+    pairs: list[Preference]
     seed: int
 
 
@@ -66,13 +85,14 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
         )
     versions = Versions(run)
     parent = versions.in_use
+    _require_reward(config, base)
     given = [read_opinions(place) for place in feedback]
     if (run / FEEDBACK).is_dir():
         given.append(read_opinions(run / FEEDBACK))
-    said = merged(given)
-    require_whole(said, ", ".join(map(str, feedback)) or str(run / FEEDBACK))
-    learned = versions.ancestry(parent)[:-1]
+    require_whole(merged(given), ", ".join(map(str, feedback)) or str(run / FEEDBACK))
+    learned = reversed(versions.ancestry(parent)[:-1])  # of two opinions of one second the later version's counts
     old = merged(read_opinions(run / VERSIONS / str(one.version) / FEEDBACK) for one in learned)
+    said = merged([old, *given])
     new = without(said, old)
     num_new = len(new.votes) + len(new.judgements)
     if not num_new:
@@ -80,22 +100,42 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
             f"{run}: nothing was said that version {parent.version} has not learned from; thumbs and corrections come from "
             "'heedful chat RUN', or from the web's chat by 'heedful label export-chat' and --feedback"
         )
+    method, pairs = config.update.method, []
+    if method == "ppo":
+        pairs = preferences_of(said)
+        new = paired(new, _fresh(pairs, old))
+        num_new = len(new.votes) + len(new.judgements)
     folder = run / VERSIONS / str(versions.next)
     with Run(folder) as own, Run(base) as of:
         own.keep_config(to_toml(config), lambda path: says(path, config))
         write_opinions(folder / FEEDBACK, new)
         # The reward, the prompts and the model are those of the run; only the version is new.
         pipeline = Pipeline(config, of, progress)
-        made = Update(config, run, base, folder, parent, new, old, config.seed + versions.next)
-        method = config.update.method
+        made = Update(config, run, base, folder, parent, said, new, pairs, config.seed + versions.next)
         policy = _learn_kto(made, own, pipeline, progress) if method == "kto" else _learn_ppo(made, own, pipeline, progress)
         result = _evaluated(made, own, pipeline, policy, progress)
     why_not = list(result["why_not"])
-    added = versions.add(policy, promoted=not why_not, why_not=why_not, method=method, num_new=num_new)
+    learned_by: dict[str, Any] = {"method": method, "num_new": num_new}
+    added = versions.add(policy, parent=parent, promoted=not why_not, why_not=why_not, **learned_by)
     result |= {"version": added.version, "parent": parent.version, "promoted": added.promoted, "method": method}
     result |= {"num_votes": len(new.votes), "num_corrections": len(new.judgements)}
     write_json(folder / "result.json", result)
     return result
+
+
+def _require_reward(config: Config, base: Path) -> None:
+    """Raises ConfigError, before anything is trained, where no reward could tell one version from another, or teach one."""
+    layout = Layout(config, base, Round(), config.reward.terms or (RewardTermSection(),))
+    if layout.trains_reward and not layout.trained_folder.is_dir():
+        raise ConfigError(
+            f"{base}: has no reward to measure versions by, for it trained no reward model; name a reward that exists: "
+            "--set 'reward.terms=[{source = \"FOLDER\"}]'"
+        )
+    if config.update.method == "ppo" and config.reward.labelled.files:
+        raise ConfigError(
+            f"{base}: its reward learned from reward.labelled.files, and what was said makes pairs; a reward model of these "
+            "alone would forget the files, so use update.method = 'kto'"
+        )
 
 
 # Learning
@@ -111,10 +151,9 @@ def _learn_kto(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     def work() -> None:
         model = pipeline.model
         pipeline.hold(start)
-        new = _marks(made.new, pipeline)
+        new, old = marks_of(model, made.said, named_in(made.new.votes, made.new.judgements))
         share = config.update.replay
         wanted = round(len(new) * share / (1 - share))
-        old = _marks(made.old, pipeline)
         old += marked_pairs(model, [pool], _completions(made)) if pairs else []
         drawn = random.Random(f"{made.seed}/replay").sample(old, min(wanted, len(old)))
         limit = min(settings.max_tokens, model.max_tokens)
@@ -144,49 +183,50 @@ def _learn_kto(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
 
 
 def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -> Path:
-    """A reward model of all pairs, old and new, and PPO on from the version in use."""
+    """A reward model of all pairs, old and new, in the place of the run's own, and PPO on from the version in use."""
     folder, method = made.folder, made.config.method
-    fresh = preferences_of(made.new)
-    if not fresh:
-        raise DataError(
-            "the new votes make no pair: no prompt has an answer with a thumb up and another with a thumb down, and there is "
-            "no correction; collect corrections, or use update.method = 'kto'"
-        )
-    pairs = [*_old_pairs(made), *preferences_of(made.old), *fresh]
-    write_jsonl(folder / PAIRS, pairs)
+    write_jsonl(folder / PAIRS, [*_old_pairs(made), *made.pairs])
     # The prompts themselves, so that the held-out ones are the run's, whatever the pairs say.
     write_jsonl(folder / "prompts.jsonl", [prompt for prompts in pipeline.prompts.values() for prompt in prompts])
-    own_pairs = {"preferences": (str(folder / PAIRS),), "labelled": LabelledSection(), "terms": ()}
+    terms = made.config.reward.terms
+    if terms and all(term.source != TRAINED for term in terms):
+        terms = (*terms, RewardTermSection())  # the new pairs are heard beside what the run's reward asks for
+    own_pairs = {"preferences": (str(folder / PAIRS),), "terms": terms}
     reward = made.config.reward.model_copy(update=own_pairs)
     prompts = made.config.prompts.model_copy(update={"files": (str(folder / "prompts.jsonl"),)})
     learned = made.config.model_copy(update={"reward": reward, "prompts": prompts, "rounds": 1, "seed": made.seed})
     start = made.run / made.parent.policy
     ppo = Pipeline(learned, own, progress, round_=Round(start=start))
-    for name in ("reward", method):
-        inputs = [folder / PAIRS] if name == "reward" else [*ppo.layout.align_inputs]
-        section = learned.reward if name == "reward" else ppo.settings
-        work = ppo.reward if name == "reward" else ppo.align
-        ppo.stage(name, work, section.model_dump(mode="json"), *inputs)
+    ppo.stage("reward", ppo.reward, reward.model_dump(mode="json", exclude={"terms"}), folder / PAIRS)
+    ppo.stage(method, ppo.align, ppo.layout.align_settings, *ppo.layout.align_inputs)
     return ppo.layout.policy_folder
 
 
-def _marks(opinions: Opinions, pipeline: Pipeline) -> list[kto.Marked]:
-    """Votes by majority, and corrections: what was written is good, and what it corrects bad."""
-    model, prompts = pipeline.model, by_id(opinions.prompts)
+def _fresh(pairs: Sequence[Preference], old: Opinions) -> list[Preference]:
+    """Pairs that no version has learned from. Raises DataError where there is none."""
+    known = {(pair.chosen_id, pair.rejected_id) for pair in preferences_of(old)}
+    found = [pair for pair in pairs if (pair.chosen_id, pair.rejected_id) not in known]
+    if not found:
+        raise DataError(
+            "the new votes make no pair: no prompt has an answer with a thumb up and another with a thumb down, and there is "
+            "no correction; collect corrections, or use update.method = 'kto'"
+        )
+    return found
+
+
+def marks_of(model: LanguageModel, said: Opinions, named: Collection[str]) -> tuple[list[kto.Marked], list[kto.Marked]]:
+    """By majority of all that was said: the marks of the named completions, which are learned, and of all others, for replay.
+
+    A completion of which something new was said is in no replay: with a changed mind it would be learned in both directions.
+    """
+    prompts, tallied = by_id(said.prompts), tally(said)
     answers = {
         one.id: (one.prompt_id, answer_of(model, prompts[one.prompt_id].messages, one.text, token_ids=tokens_of(model, one)))
-        for one in opinions.completions
+        for one in said.completions
     }
-    tally: dict[str, int] = {}
-    for vote in opinions.votes:
-        tally[vote.completion_id] = tally.get(vote.completion_id, 0) + (1 if vote.value else -1)
-    for judgement in opinions.judgements:
-        best, worst = min(judgement.ranks.values()), max(judgement.ranks.values())
-        for id_, rank in judgement.ranks.items():
-            tally[id_] = tally.get(id_, 0) + (rank == best < worst) - (rank == worst > best)
-        for id_ in judgement.flagged:
-            tally[id_] = tally.get(id_, 0) - 1
-    return marked_votes(answers, tally)
+    new = {id_: count for id_, count in tallied.items() if id_ in named}
+    old = {id_: count for id_, count in tallied.items() if id_ not in named}
+    return marked_votes(answers, new), marked_votes(answers, old)
 
 
 def _length(one: kto.Marked) -> int:
@@ -234,5 +274,6 @@ def _evaluated(made: Update, own: Run, pipeline: Pipeline, policy: Path, progres
 
     _ = pipeline.reward_function  # before a policy is held: a reward may be an adapter on the same base
     settings = config.evaluate.model_dump() | {"margin": config.update.margin, "seed": config.seed}
+    settings |= pipeline.layout.reward_settings
     own.stage("evaluate", work, settings=settings, inputs=[start, policy, *pipeline.layout.reward_inputs])
     return dict(read_json(folder / "evaluate" / "result.json"))

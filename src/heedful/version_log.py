@@ -14,9 +14,7 @@ from pydantic import BaseModel
 from heedful.errors import StoreError
 from heedful.records import read_jsonl
 from heedful.store import Journal, file_hash, write_json
-from heedful.versions import ABOUT, FOLDER, IN_USE, newest_policy, policy_in_use
-
-FILE = "versions.jsonl"
+from heedful.versions import ABOUT, FOLDER, IN_USE, LOG, newest_policy, policy_in_use, root_of
 
 
 class Version(BaseModel):
@@ -37,11 +35,13 @@ class Version(BaseModel):
 
 
 class Versions:
-    """Of one run. Raises StoreError where there is no policy, or where the log is of another one."""
+    """Of one run. Raises StoreError where there is no policy, where the log is of another one, and for a part of a run."""
 
     def __init__(self, run: Path) -> None:
+        if (root := root_of(run)) != run:
+            raise StoreError(f"{run}: is part of {root}, which has the versions; name {root}")
         self.run = run
-        self.log = run / FOLDER / FILE
+        self.log = run / FOLDER / LOG
         self.listed = read_jsonl(self.log, Version, unique="version") if self.log.is_file() else []
         first = newest_policy(run)
         if first is None:
@@ -49,6 +49,11 @@ class Versions:
         if not self.listed:
             self.listed = [_entry(run, 0, None, first, promoted=True)]
         self.require_unchanged(self.listed[0])
+        if first != self.path(self.listed[0]):
+            raise StoreError(
+                f"{first}: was made after version 0, {self.listed[0].policy}, from which the versions go on, as by another "
+                f"round; to use it, move {run / FOLDER} away and begin its versions anew"
+            )
 
     def entry(self, version: int) -> Version:
         for one in self.listed:
@@ -83,10 +88,13 @@ class Versions:
                 f"{self.run / FOLDER} away to begin its versions anew"
             )
 
-    def add(self, policy: Path, *, promoted: bool, why_not: list[str], method: str, num_new: int) -> Version:
-        """Lists a version that went on from the one in use; a promoted one is in use from now on."""
+    def add(self, policy: Path, *, parent: Version, promoted: bool, why_not: list[str], method: str, num_new: int) -> Version:
+        """Lists a version; a promoted one is in use from now on.
+
+        parent: what it went on from, which need not be in use any more.
+        """
         made = _entry(
-            *(self.run, self.next, self.in_use.version, policy),
+            *(self.run, self.next, parent.version, policy),
             promoted=promoted,
             why_not=why_not,
             method=method,

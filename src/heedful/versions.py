@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 ABOUT = "heedful.json"  # in each policy's folder
 IN_USE = "in-use.json"  # in a run's folder of versions
 FOLDER = "versions"
+LOG = "versions.jsonl"  # in it: a line a version, the run's own first
 PLACES = ("*/policy", "round-*/*/policy")
+
+
+def root_of(run: Path) -> Path:
+    """The run whose versions and feedback these are: of a round, and of a version, the run that it is part of; else itself."""
+    place = run if run.name else run.absolute()  # "." has no name
+    if place.parent.name == FOLDER and place.name.isdigit():
+        whole = place.parent.parent
+        return whole if (whole / "manifest.json").is_file() or has_rounds(whole) else run
+    return place.parent if re.fullmatch(r"round-\d+", place.name) and has_rounds(place.parent) else run
+
+
+def has_rounds(run: Path) -> bool:
+    return (run / "round-1" / "manifest.json").is_file()
 
 
 def version_of(policy: Path) -> str:
@@ -33,12 +48,21 @@ def newest_policy(run: Path) -> Path | None:
 
 
 def policy_in_use(run: Path) -> Path | None:
-    """The version that was promoted or rolled back to last, else the newest policy. None where nothing is saved yet."""
+    """The version that was promoted or rolled back to last, else the newest policy. None where nothing is saved yet.
+
+    Of a round: the version in use if the versions of the whole run go on from this round. Of a version: its own policy.
+    """
+    root = root_of(run)
     try:
-        name = json.loads((run / FOLDER / IN_USE).read_text(encoding="utf-8"))["policy"]
-        chosen = run / str(name)
-        if (chosen / ABOUT).is_file():
+        chosen = root / str(json.loads((root / FOLDER / IN_USE).read_text(encoding="utf-8"))["policy"])
+        if (chosen / ABOUT).is_file() and (root == run or _first(root).is_relative_to(root / run.absolute().name)):
             return chosen
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return newest_policy(run)
+
+
+def _first(root: Path) -> Path:
+    """Version 0. Raises OSError, ValueError or LookupError where the log does not say."""
+    with (root / FOLDER / LOG).open(encoding="utf-8") as lines:
+        return root / str(json.loads(lines.readline())["policy"])

@@ -14,13 +14,14 @@ from label_server import Server
 from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
 
 from heedful.client import LabelServer
-from heedful.config import Config, RoundSection, parse
+from heedful.config import Config, RewardTermSection, RoundSection, parse
 from heedful.errors import ConfigError
 from heedful.label_stage import label, require_judges
 from heedful.models.reward import Answer
 from heedful.people import People, project_name
 from heedful.records import Completion, Judgement, read_jsonl
 from heedful.rounds import Round
+from heedful.run_layout import Layout
 from heedful.store import write_json, write_jsonl
 from heedful.thumbs import thumbs_reward
 from heedful.waiting import FILE, read_waiting
@@ -158,6 +159,39 @@ def test_simulated_thumbs_are_zero_or_one_and_the_same_twice(tmp_path: Path) -> 
     reward = thumbs_reward(config, tmp_path, PROMPTS, lambda *_: None)
     assert reward(answers) == [1.0, 0.0, 0.0]
     assert thumbs_reward(config, tmp_path / "other", PROMPTS, lambda *_: None)(answers) == [1.0, 0.0, 0.0]
+
+
+def test_thumbs_of_other_judges_pass_for_nobodys(tmp_path: Path) -> None:
+    """A run that was tried with simulated thumbs samples the same answers for people, and asks them."""
+    people = {"judges": "people", "server": "http://127.0.0.1:1"}
+
+    def asked(**fields: dict[str, object]) -> float:
+        reward = thumbs_reward(parse(fields, "x.toml"), tmp_path, PROMPTS, lambda *_: None)
+        reward.judge = lambda answers: [1.0] * len(answers)  # nobody is there
+        reward([Answer(PROMPTS[0].messages, "You idiot", [1], [2])])
+        return reward.measured["thumbs_asked"]
+
+    assert [asked(), asked(), asked(label={"noise": 0.5}), asked(label={"criterion": "kind"})] == [1, 0, 1, 0]
+    assert [asked(round=people), asked(round=people), asked(round=people | {"overlap": 2})] == [1, 0, 1]
+    assert [asked(round=people, label={"criterion": "kind"}), asked(round=people, label={"noise": 0.5})] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "again"),
+    [
+        ({"round": {"judges": "people", "server": "http://127.0.0.1:1"}}, True),
+        ({"label": {"noise": 0.5}}, True),
+        ({"round": {"overlap": 2}}, False),
+        ({"label": {"criterion": "kind"}}, False),
+    ],
+)
+@pytest.mark.parametrize("place", [{"reward": {"terms": [{"source": "thumbs"}]}}, {"monitor": {"gold": "thumbs"}}])
+def test_a_policy_of_other_thumbs_is_not_already_done(fields: dict[str, object], again: bool, place: dict[str, object]) -> None:
+    def align_settings(more: dict[str, object]) -> dict[str, object]:
+        config = parse(place | more, "x.toml")
+        return Layout(config, Path("run"), Round(), config.reward.terms or (RewardTermSection(),)).align_settings
+
+    assert (align_settings(fields) != align_settings({})) == again
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from heedful.opinions import FOLDER, Opinions, add_opinions, voted
-from heedful.records import Completion, Prompt, read_jsonl
+from heedful.records import Completion, Message, Prompt, read_jsonl
 
 
 def liked(text: str) -> float:
@@ -29,3 +31,14 @@ def say(run: Path, opinions: Opinions) -> None:
 
 def listed(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / "versions" / "versions.jsonl").read_text().splitlines()]
+
+
+def one_answer() -> Any:
+    """A conversation in which one answer was given, without a model."""
+    history = [Message(role="user", content="Hi"), Message(role="assistant", content="Hello.")]
+    return SimpleNamespace(
+        speakers={"aligned": (SimpleNamespace(source="tiny"), "policy", None)},
+        histories={"aligned": history},
+        decoding=SimpleNamespace(temperature=0.0, max_new_tokens=8),
+        last={"aligned": SimpleNamespace(finished=True)},
+    )

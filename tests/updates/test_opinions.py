@@ -5,23 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from said_of_answers import one_answer
 
 from heedful.errors import DataError
 from heedful.hearing import Hearing
+from heedful.models.policy import load_base
 from heedful.opinions import (
     Opinions,
     add_opinions,
     corrected,
     merged,
+    named_in,
+    paired,
     preferences_of,
     read_opinions,
     require_whole,
+    tally,
     voted,
     without,
     write_opinions,
 )
 from heedful.records import Completion, Message, Prompt, Sampling
 from heedful.store import write_json
+from heedful.update_flow import marks_of
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, seed=0, max_new_tokens=20)
 PROMPT = Prompt(id="p", messages=(Message(role="user", content="Knock, knock."),))
@@ -58,6 +65,61 @@ def test_only_what_is_new_is_left() -> None:
     assert new.judgements == [judgement]
     assert {completion.id for completion in new.completions} == {FIRST.id, SECOND.id, own.id}
     assert without(said, said) == Opinions([], [], [], [])
+
+
+def test_the_latest_correction_of_a_person_counts() -> None:
+    """As the web's chat exports them, and also when an earlier one was learned from."""
+    own, first = corrected(FIRST, "Come in.", "ada", "2026-01-01")
+    other, second = corrected(FIRST, "Who's there?", "ada", "2026-01-02")
+    bobs, his = corrected(FIRST, "Not today.", "bob", "2026-01-01")
+    earlier = Opinions([PROMPT], [FIRST, own, bobs], [], [first, his])
+    found = merged([earlier, Opinions([PROMPT], [FIRST, other], [], [second])])
+    assert found.judgements == [second, his]
+    assert merged([found, earlier]).judgements == [second, his], "a stale copy changes nothing"
+    assert without(found, earlier).judgements == [second]
+    assert tally(found) == {other.id: 1, FIRST.id: -2, bobs.id: 1}
+
+
+def test_a_correction_takes_the_place_of_the_persons_own_thumb() -> None:
+    own, judgement = corrected(FIRST, "Who's there?", "ada", "2026-01-02")
+    before, after, bobs = (
+        voted(FIRST, who, 1, at) for who, at in (("ada", "2026-01-01"), ("ada", "2026-01-03"), ("bob", "2026-01-01"))
+    )
+    assert tally(Opinions([PROMPT], [FIRST, own], [before], [judgement])) == {FIRST.id: -1, own.id: 1}
+    assert tally(Opinions([PROMPT], [FIRST, own], [before, bobs], [judgement])) == {FIRST.id: 0, own.id: 1}
+    assert tally(Opinions([PROMPT], [FIRST, own], [after], [judgement])) == {FIRST.id: 1, own.id: 1}
+
+
+def test_marks_are_by_majority_of_all_and_a_changed_mind_is_in_no_replay(tiny: Path) -> None:
+    model = load_base(str(tiny), dtype=torch.float32, device=torch.device("cpu"))
+    people = ("ada", "bob", "eve")
+    others = [Completion.model_validate(SECOND.model_dump() | {"id": f"p/{n}", "text": f"Answer {n}."}) for n in (3, 4)]
+    answers = [FIRST, SECOND, *others]
+    learned = [voted(answer, who, 1, "2026-01-01") for answer in (SECOND, others[0]) for who in people]
+    old = Opinions([PROMPT], answers, [voted(FIRST, "ada", 1, "2026-01-01"), *learned], [])
+    now = [
+        voted(FIRST, "ada", 0, "2026-01-02"),
+        voted(SECOND, "max", 0, "2026-01-02"),
+        voted(others[1], "ada", 0, "2026-01-02"),
+    ]
+    said = merged([old, Opinions([PROMPT], answers, now, [])])
+    new = without(said, old)
+    marks, replay = marks_of(model, said, named_in(new.votes, new.judgements))
+    assert {one.answer.text: one.desirable for one in marks} == {FIRST.text: False, SECOND.text: True, others[1].text: False}
+    assert {one.answer.text: one.desirable for one in replay} == {others[0].text: True}
+
+
+def test_votes_that_make_no_pair_stay_new() -> None:
+    """Each answer of a chat has a prompt of its own, so only corrections make pairs there."""
+    prompts = [Prompt(id=f"q{n}", messages=PROMPT.messages) for n in range(3)]
+    answers = [Completion.model_validate(FIRST.model_dump() | {"id": f"q{n}/1", "prompt_id": f"q{n}"}) for n in range(3)]
+    own, judgement = corrected(answers[0], "Who's there?", "ada", "2026-01-01")
+    same, useless = corrected(answers[1], answers[1].text, "ada", "2026-01-01")
+    votes = [voted(answer, "ada", n % 2, "2026-01-01") for n, answer in enumerate(answers)]
+    new = Opinions(prompts, [*answers, own, same], votes, [judgement, useless])
+    used = paired(new, preferences_of(new))
+    assert used == Opinions(prompts[:1], [answers[0], own], votes[:1], [judgement])
+    assert without(new, used).votes == votes[1:]
 
 
 def test_files_are_added_to_and_read_back(tmp_path: Path) -> None:
@@ -108,3 +170,24 @@ def test_the_terminals_chat_keeps_thumbs_and_corrections(tiny: Path, tmp_path: P
     assert found.completions[0].finish == ("stop" if talk.last[str(tiny)].finished else "length")
     assert [(vote.value, vote.labeler) for vote in found.votes] == [(0, "ada")]
     assert found.judgements[0].ranks[found.completions[0].id] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "votes", "written"),
+    [
+        ("/fix\u00a0The answer is 4.", [], ["The answer is 4."]),
+        ("/fix\tgood answer", [], ["good answer"]),
+        ("/fix\u2003 Two lines,\tone tab", [], ["Two lines,\tone tab"]),
+        ("/up\tgreat", [1], []),
+        (" /up\u00a0", [1], []),
+        ("/down\tno", [0], []),
+    ],
+)
+def test_any_white_space_ends_the_word(said: str, votes: list[int], written: list[str], tmp_path: Path) -> None:
+    """What is pasted has tabs and no-break spaces; a correction, or praise, must not be kept as a thumb down."""
+    heard = Hearing(tmp_path, one_answer(), seed=0, who="ada")
+    assert heard.is_opinion(said)
+    heard.take(said)
+    found = read_opinions(tmp_path / "feedback")
+    assert [vote.value for vote in found.votes] == votes
+    assert [one.text for one in found.completions[1:]] == written

@@ -16,10 +16,12 @@ from said_of_answers import liked, listed, opinions_on, say
 from heedful.cli.talk import policy_of
 from heedful.config import Config
 from heedful.engine.generation import Decoding, sample
-from heedful.errors import DataError, StoreError
+from heedful.errors import ConfigError, DataError, StoreError
 from heedful.models.policy import POLICY, load_language_model
-from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, write_opinions
+from heedful.offline_stage import align_kto
+from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, voted, write_opinions
 from heedful.records import Completion, Preference, Prompt, read_jsonl
+from heedful.store import read_metrics
 from heedful.update_flow import update
 from heedful.version_log import Versions
 from heedful.versions import policy_in_use
@@ -182,7 +184,12 @@ def test_the_command_lists_versions_and_goes_back(updated: Path, tmp_path: Path)
 def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(aligned, run)
-    say(run, opinions_on(run, as_the_reward=True))
+    said = opinions_on(run, as_the_reward=True)
+    say(run, said)
+    # As the chats keep them: an answer with a prompt of its own, which makes no pair.
+    alone = Prompt(id="chat-1", messages=said.prompts[0].messages)
+    answer = said.completions[0].model_copy(update={"id": "chat-1/1", "prompt_id": "chat-1"})
+    say(run, Opinions([alone], [answer], [voted(answer, "ada", 1, "2026-01-01")], []))
     # With a margin of any size nothing but a clear worsening speaks against two small steps.
     small = ("ppo.max_steps=2", "ppo.learning_rate=1e-4", "reward.epochs=1", "update.margin=9.0")
     result = update(run, quiet, overrides=("update.method=ppo", *small))
@@ -191,10 +198,16 @@ def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp
     assert pairs
     assert all(liked(pair.chosen) > liked(pair.rejected) for pair in pairs)
     assert json.loads((run / "versions/1/reward/result.json").read_text())["num_pairs"] > 0
+    kept = {vote.completion_id for vote in read_opinions(run / "versions/1" / FOLDER).votes}
+    assert kept == {id_ for pair in pairs for id_ in (pair.chosen_id, pair.rejected_id)}, "what made no pair stays new"
+    assert result["num_votes"] == len(kept) == listed(run)[1]["num_new"]
+    assert answer.id not in kept
     old, new = (load_file(run / place / "adapter_model.safetensors") for place in ("ppo/policy", "versions/1/ppo/policy"))
     moved = max(float((new[name] - old[name]).abs().max()) for name in old)
     fresh = max(float(old[name].abs().max()) for name in old if "lora_A" in name)
     assert 0 < moved < 0.1 * fresh, "two small steps from the weights of version 0"
+    (row, *_) = [row for row in read_metrics(run / "versions/1") if row["stage"] == "ppo"]
+    assert {"term_score", "term_trained"} <= row.keys(), "what the run's reward asks for is not forgotten"
     # Thumbs that all point one way make no pair.
     upward = opinions_on(run, as_the_reward=True, labeler="bob")
     votes = [vote.model_copy(update={"value": 1, "labeler": "bob"}) for vote in upward.votes]
@@ -202,3 +215,30 @@ def test_a_reward_model_and_ppo_go_on_from_the_version_in_use(aligned: Path, tmp
     shutil.rmtree(run / FOLDER)
     with pytest.raises(DataError, match="the new votes make no pair"):
         update(run, quiet, feedback=[tmp_path / "upward"], overrides=("update.method=ppo", *small))
+
+
+def test_a_run_without_a_reward_is_refused_before_anything_is_learned(aligned: Path, config: Config, tmp_path: Path) -> None:
+    """As of `heedful align kto` on files. Named for the update, a reward measures its versions."""
+    run, said = tmp_path / "run", tmp_path / "said"
+    write_opinions(said, opinions_on(aligned, as_the_reward=True))
+    bare = config.model_copy(update={"reward": config.reward.model_copy(update={"terms": ()})})
+    files = {name: [said / f"{name}.jsonl"] for name in ("votes", "completions", "prompts")}
+    few = bare.kto.model_copy(update={"epochs": 1})
+    align_kto(bare.model_copy(update={"kto": few}), run, quiet, **files)
+    begun: list[str] = []
+    with pytest.raises(ConfigError, match=r"has no reward to measure versions by.*--set 'reward.terms="):
+        update(run, lambda stage, *_: begun.append(stage), feedback=[said])
+    assert begun == []
+    assert not (run / "versions").exists()
+    term = f'reward.terms=[{{source = "{config.reward.terms[0].source}"}}]'
+    assert update(run, quiet, feedback=[said], overrides=(term, "update.margin=9.0"))["version"] == 1
+
+
+def test_a_classifiers_files_are_not_forgotten_silently(aligned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(aligned, run)
+    say(run, opinions_on(run, as_the_reward=True))
+    labelled = ("reward.labelled.files=['texts.jsonl']", "reward.labelled.wanted=good", "update.method=ppo")
+    with pytest.raises(ConfigError, match=r"learned from reward.labelled.files.*use update.method = 'kto'"):
+        update(run, quiet, overrides=labelled)
+    assert not (run / "versions").exists()

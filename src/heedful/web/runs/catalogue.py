@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heedful.versions import FOLDER as VERSIONS
+from heedful.versions import has_rounds
+
 DEEPEST = 4  # folders below a root
 MOST_FOLDERS = 20_000  # that are looked into: a root may be somebody's whole disk
 LONGEST_NAME = 300
@@ -37,7 +40,10 @@ _lock = threading.Lock()
 
 
 def find_runs(roots: Sequence[Path]) -> Catalogue:
-    """Every folder with a manifest. Links to folders are not followed, hidden ones and those in a run not entered."""
+    """Every folder with a manifest. Links to folders are not followed, hidden ones and those in a run not entered.
+
+    Of a run of rounds each round is one, and its versions are none: whoever talks to the newest round talks to the one in use.
+    """
     found = Catalogue()
     paths: dict[str, Path] = {}
     for root in roots:
@@ -81,11 +87,12 @@ def _below(root: Path, found: Catalogue) -> Iterator[Path]:
             if depth == DEEPEST:
                 continue
             with os.scandir(folder) as entries:
-                inside = [entry.name for entry in entries if _is_looked_into(entry)]
+                left_out = {"node_modules"} | ({VERSIONS} if has_rounds(folder) else set())
+                inside = [entry.name for entry in entries if entry.name not in left_out and _is_looked_into(entry)]
         except OSError:  # not ours to read
             continue
         waiting += [(folder / name, depth + 1) for name in inside]
 
 
 def _is_looked_into(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name != "node_modules" and entry.is_dir(follow_symlinks=False)
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
