@@ -116,6 +116,15 @@ def test_an_episode_does_not_depend_on_those_beside_it(model: LanguageModel) -> 
     assert together[4] != together[5]
 
 
+def test_any_seed_of_a_run_has_seeds_for_its_episodes(model: LanguageModel) -> None:
+    """A step multiplies the run's seed by 100,003 before the episodes' seeds are made of it."""
+    tasks = tasks_of(["p0"], samples_per_prompt=2, seed=4_000_000_000 * 100_003, only=[0])
+    assert len({task.seed for task in tasks}) == 2
+    assert len(play(model, world(), tasks, Decoding(1.0, 1.0, 4), adapter=None)) == 2
+    small = tasks_of(["a", "b"], samples_per_prompt=2, seed=3, only=[1])
+    assert [task.seed for task in small] == [3_027_010_090, 3_027_010_091]
+
+
 def test_an_episode_is_broken_off_after_its_turns(model: LanguageModel) -> None:
     for answer, _ in played(model, world(max_turns=2), list(PROMPTS)):
         assert answer.played is not None

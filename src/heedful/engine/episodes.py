@@ -15,6 +15,8 @@ from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer, Played
 from heedful.records import Message, Prompt
 
+NUM_SEEDS = 1 << 64  # that torch's generators tell apart
+
 
 class Step(NamedTuple):
     """What an action led to, in the order of Gymnasium. observation: text that the policy reads before its next action.
@@ -191,5 +193,7 @@ def _episode(one: _Playing, chat: Chat) -> Episode:
 def tasks_of(prompt_ids: Sequence[str], *, samples_per_prompt: int, seed: int, only: Sequence[int]) -> list[Task]:
     """The tasks of the prompts with these numbers, each several times, with seeds that depend on nothing else."""
     return [
-        Task(prompt_ids[place], (seed * 1_000_003 + place) * 1_009 + k) for place in only for k in range(samples_per_prompt)
+        Task(prompt_ids[place], ((seed * 1_000_003 + place) * 1_009 + k) % NUM_SEEDS)
+        for place in only
+        for k in range(samples_per_prompt)
     ]
