@@ -110,6 +110,17 @@ def test_answers_are_compared_by_what_they_say() -> None:
     assert react.same_answer("The Seine.", "seine")
     assert not react.same_answer("44", "444")
     assert not react.same_answer("", "444")
+    assert react.same_answer("It is -5.5 km.", "it is -5.5 km")
+    for given, wanted in (("-5 km", "5 km"), ("15 km", "1.5 km"), ("1,5 m", "1.5 m")):
+        assert not react.same_answer(given, wanted), given
+
+
+@pytest.mark.parametrize("wanted", ["A", "The", "+", "?!"])
+def test_an_answer_that_is_an_article_or_a_sign_must_be_given(wanted: str) -> None:
+    for given in ("", " ", "-", "!", "an", "B"):
+        assert not react.same_answer(given, wanted), given
+    assert react.same_answer(f" {wanted} ", wanted)
+    assert react.same_answer("(a)", "A")
 
 
 def test_retrieval_puts_passages_before_the_question_and_pays_by_words() -> None:
