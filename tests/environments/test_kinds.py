@@ -139,8 +139,11 @@ def test_retrieval_puts_passages_before_the_question_and_pays_by_words() -> None
     step = environment.step(" the Seine\n")
     assert (step.reward, step.info["right"], step.done) == (1.0, 1.0, True)
     environment.reset(prompt("Which river?", answer="the Seine"), seed=0)
-    assert environment.step("the river").reward == pytest.approx(0.5)
-    assert word_f1("a b", "c") == 0.0
+    assert environment.step("The river Seine!").reward == pytest.approx(2 / 3)
+    assert word_f1("the river", "the Seine") == word_f1("", "A") == 0.0
+    for given in ("Seine.", "seine", "The Seine,"):
+        environment.reset(prompt("Which river?", answer="the Seine"), seed=0)
+        assert environment.step(given).reward == 1.0
 
 
 def test_tic_tac_toe_in_words_follows_the_rules() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from heedful.engine.episodes import Step
-from heedful.environments.react import same_answer
+from heedful.environments.react import same_answer, words_of
 from heedful.environments.tools import wanted_answers
 from heedful.records import Message, Prompt
 
@@ -39,7 +39,7 @@ class Retrieval:
 
 
 def word_f1(given: str, wanted: str) -> float:
-    """Harmonic mean of precision and recall over words, each counted as often as it stands there; 0 to 1."""
-    first, second = Counter(given.casefold().split()), Counter(wanted.casefold().split())
+    """Harmonic mean of precision and recall over `words_of`, each counted as often as it stands there; 0 to 1."""
+    first, second = Counter(words_of(given)), Counter(words_of(wanted))
     shared = sum((first & second).values())
     return 2 * shared / (sum(first.values()) + sum(second.values())) if shared else 0.0
