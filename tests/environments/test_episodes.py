@@ -42,7 +42,7 @@ class Echo:
         self.left, self.read = 3, ""
         return prompt.messages, {"seed": float(seed % 7)}
 
-    def step(self, action: str) -> Step:
+    def step(self, action: str, *, cut: bool = False) -> Step:
         self.left -= 1
         self.read += action
         return Step(SAID, len(action) / 10, self.left == 0, False, {"read": float(len(self.read))})
@@ -135,11 +135,11 @@ def test_an_episode_is_broken_off_after_its_turns(model: LanguageModel) -> None:
 def test_a_prompt_set_played_is_the_completion_that_is_sampled(model: LanguageModel) -> None:
     names = list(PROMPTS)
     tasks = tasks_of(names, samples_per_prompt=1, seed=5, only=range(len(names)))
-    found = play(model, World(PromptSet, PROMPTS, 1, 8), tasks, Decoding(1.0, 1.0, 12), adapter=None)
+    found = play(model, World(PromptSet, PROMPTS, 1, 8), tasks, Decoding(1.0, 1.0, 40), adapter=None)
     drawn = sample(
         model,
         [model.chat.prompt_ids(PROMPTS[name].messages) for name in names],
-        Decoding(1.0, 1.0, 12),
+        Decoding(1.0, 1.0, 40),
         adapter=None,
         samples_per_prompt=1,
         generator=[torch.Generator().manual_seed(task.seed) for task in tasks],
@@ -148,6 +148,37 @@ def test_a_prompt_set_played_is_the_completion_that_is_sampled(model: LanguageMo
         assert answer.response_ids == response.ids
         assert logprobs == response.logprobs
         assert all(answer.written)
+        assert answer.finished == model.chat.finished(response.ids)
+    assert {answer.finished for answer, _ in found} == {True, False}
+
+
+class Told(Echo):
+    """Remembers which actions were said to be cut; an action of three characters is whole."""
+
+    def reset(self, prompt: Prompt, *, seed: int) -> tuple[tuple[Message, ...], Mapping[str, float]]:
+        self.cuts: list[bool] = []
+        return super().reset(prompt, seed=seed)
+
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        self.cuts.append(cut)
+        return Step("", 0.0, cut or len(self.cuts) == 2, False, {"cuts": float(sum(self.cuts)), "last": float(cut)})
+
+
+def test_an_environment_is_told_of_an_action_that_the_budget_cut(model: LanguageModel) -> None:
+    """By its last turn's characters: fewer than three, and no end of text, are not the policy's own end."""
+    seen = set()
+    for budget in (1, 2, 3, 4):
+        tasks = tasks_of(list(PROMPTS), samples_per_prompt=4, seed=5, only=range(4))
+        for answer, _ in play(model, World(Told, PROMPTS, 4, 24), tasks, Decoding(1.0, 1.0, budget), adapter=None):
+            assert answer.played is not None
+            last = answer.response_ids[-1]
+            if answer.played.info["last"]:
+                assert sum(answer.written) == budget
+                assert last not in model.chat.eos_ids
+                assert not answer.finished
+            seen.add((answer.played.info["last"], answer.finished))
+            assert answer.played.info["cuts"] == answer.played.info["last"], "no action but the last is cut"
+    assert seen == {(1.0, False), (0.0, True), (0.0, False)}
 
 
 def test_an_observation_cannot_write_special_tokens(model: LanguageModel) -> None:

@@ -92,6 +92,25 @@ def test_an_observation_stays_one_line_whatever_a_tool_found() -> None:
     assert react.answer_of(found) is None
 
 
+def test_of_an_action_that_was_cut_only_whole_lines_count() -> None:
+    environment = ToolUse({"calculator": calculator})
+    for written, reward in (
+        ("Answer: 12", 0.0),
+        ("Thought: hm.\nAnswer: 12", 0.0),
+        ("Answer: 12\nSo it is tw", 1.0),
+        ("Answer: 12\nAnswer: 1", 1.0),
+        ("Action: calculator[2 + 2]", 0.0),
+    ):
+        environment.reset(prompt("?", answer="12"), seed=0)
+        step = environment.step(written, cut=True)
+        assert (step.reward, step.terminated, step.info["calls"]) == (reward, True, 0.0), written
+    search = Retrieval(lambda _: "It is 12.")
+    search.reset(prompt("?", answer="12"), seed=0)
+    step = search.step("12", cut=True)
+    assert (step.reward, step.info["right"]) == (0.0, 0.0)
+    assert search.step("12 or mor", cut=True).reward == pytest.approx(2 / 3)
+
+
 def test_an_episode_that_ends_without_an_answer_earns_nothing() -> None:
     environment = ToolUse({"calculator": calculator})
     environment.reset(prompt("?", answer="444"), seed=0)

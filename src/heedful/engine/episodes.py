@@ -46,8 +46,11 @@ class Environment(Protocol):
     def reset(self, prompt: Prompt, *, seed: int) -> tuple[tuple[Message, ...], Mapping[str, float]]:
         """Begins the task that a prompt names; what the policy reads first, and info. Equal seeds, equal episodes."""
 
-    def step(self, action: str) -> Step:
-        """What comes of the policy's words since its last action, or since the beginning."""
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        """What comes of the policy's words since its last action, or since the beginning.
+
+        cut: the policy had no tokens left to end them, so "12" may be the beginning of "1234". It cannot go on.
+        """
 
     def ends_turn(self, written: str) -> bool:
         """Whether the policy, having written this since its last action, waits for the environment; an end-of-text token
@@ -171,11 +174,13 @@ def play(
 def _take_turn(one: _Playing, chat: Chat, world: World, action: Sequence[int], *, room: int) -> None:
     """The environment's answer to an action, behind it in the episode's tokens."""
     ended = chat.finished(action)
-    step = one.environment.step(chat.plain(action[:-1] if ended else action))
+    text = chat.plain(action[:-1] if ended else action)
+    cut = not ended and one.num_written >= room and not one.environment.ends_turn(text)
+    step = one.environment.step(text, cut=cut)
     one.num_turns += 1
     one.earned += step.reward
     one.info |= step.info
-    one.finished = step.terminated
+    one.finished = step.terminated and not cut
     one.over = step.done or one.num_turns >= world.max_turns or one.num_written >= room
     if not one.over:
         observed = chat.observation_ids(step.observation, max_tokens=world.max_observation_tokens, new_turn=ended)

@@ -31,6 +31,11 @@ def ends_turn(written: str) -> bool:
     return written.endswith("\n") and TRIED.search(written) is not None
 
 
+def whole_lines(written: str, *, cut: bool) -> str:
+    """The lines of a turn that are whole: of one that was cut, all but the last."""
+    return written[: written.rfind("\n") + 1] if cut else written
+
+
 def call_of(written: str) -> Call | None:
     """The action in a turn, the last of several; None where there is none that can be read."""
     found = ACTION.findall(written)

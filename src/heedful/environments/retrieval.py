@@ -28,9 +28,9 @@ class Retrieval:
         held = any(wanted.casefold() in found.casefold() for wanted in self.wanted)
         return (passages, *prompt.messages), {"right": 0.0, "retrieved": float(held and not missing)}
 
-    def step(self, action: str) -> Step:
-        answer = action.strip()
-        right = any(same_answer(answer, wanted) for wanted in self.wanted)
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        answer = " ".join(action.split()[:-1]) if cut else action.strip()  # of a last word that was cut, nothing is known
+        right = not cut and any(same_answer(answer, wanted) for wanted in self.wanted)
         best = max(word_f1(answer, wanted) for wanted in self.wanted)
         return Step("", best, True, False, {"right": float(right)})
 
