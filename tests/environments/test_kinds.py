@@ -56,6 +56,14 @@ def test_a_task_with_tools_is_thought_action_observation_answer() -> None:
     assert step.info == {"right": 1.0, "right_with_tool": 1.0, "calls": 1.0, "failed_calls": 0.0}
 
 
+def test_a_call_that_the_end_of_text_ended_is_run() -> None:
+    environment = ToolUse({"calculator": calculator})
+    environment.reset(prompt("What is 37 * 12?", answer="444"), seed=0)
+    step = environment.step("Thought: hm.\nAction: calculator[37 * 12]")
+    assert (step.observation, step.done, step.info["calls"]) == ("Observation: 444\n", False, 1.0)
+    assert environment.step("Thought: I do not know.").done
+
+
 def test_a_right_answer_by_heart_is_right_and_not_with_the_tool() -> None:
     environment = ToolUse({"calculator": calculator}, told=False)
     messages, _ = environment.reset(prompt("2 * 2?", answer="4"), seed=0)

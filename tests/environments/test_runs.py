@@ -176,7 +176,7 @@ def test_what_is_called_in_a_chat_is_run_and_shown() -> None:
     environment = Assistant({"calculator": calculate})
     environment.reset(Prompt(id="a", messages=(Message(role="user", content="?"),)), seed=0)
     assert environment.step("Action: calculator[6 * 7]\n").observation == "Observation: 42\n"
-    assert not environment.step("Action: what\n").done
+    assert not environment.step("Action: what").done, "the end of text ends the line"
     assert environment.step("Answer: 42").done
     assert environment.answer == "42"
     assert environment.calls == [

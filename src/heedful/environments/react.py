@@ -32,8 +32,10 @@ def ends_turn(written: str) -> bool:
 
 
 def whole_lines(written: str, *, cut: bool) -> str:
-    """The lines of a turn that are whole: of one that was cut, all but the last."""
-    return written[: written.rfind("\n") + 1] if cut else written
+    """The lines of a turn that are whole. The end of text ends a line, too; of a turn that was cut the last one is missing."""
+    if cut:
+        return written[: written.rfind("\n") + 1]
+    return written if written.endswith("\n") else written + "\n"
 
 
 def call_of(written: str) -> Call | None:
