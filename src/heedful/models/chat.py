@@ -33,6 +33,7 @@ class Chat:
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0])
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
         self.apart = apart
+        self.special = _special(tokenizer, apart)
         if not self.has_template and not apart:
             warnings.warn(
                 "the tokenizer has no chat template, so conversations are written as 'User: ...' and 'Assistant: ...'; "
@@ -41,7 +42,11 @@ class Chat:
             )
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of the conversation up to where the assistant begins to speak."""
+        """Tokens of the conversation up to where the assistant begins to speak.
+
+        A message may quote anything, so what looks like a special token in it is broken by a space and becomes none.
+        """
+        messages = [message.model_copy(update={"content": self._in_letters(message.content)}) for message in messages]
         if self.has_template:
             turns = [message.model_dump() for message in messages]
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -80,6 +85,11 @@ class Chat:
         before, after = self._around_user()
         return [*before, *ids[: max(0, max_tokens - len(before) - len(after))], *after]
 
+    def _in_letters(self, text: str) -> str:
+        for token in self.special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
     def _text_ids(self, text: str) -> list[int]:
         found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [int(token) for token in found]
@@ -103,3 +113,15 @@ class Chat:
     def finished(self, response_ids: Sequence[int]) -> bool:
         """Whether the answer ended by itself."""
         return bool(response_ids) and response_ids[-1] in self.eos_ids
+
+
+def _special(tokenizer: Any, apart: bool) -> list[str]:
+    """Texts that the tokenizer reads as special tokens. Of an encoder's only those that frame it: the others, T5's
+    `<extra_id_0>`, are what such a model is asked with.
+    """
+    if apart:
+        found = {tokenizer.eos_token, tokenizer.pad_token}
+    else:
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        found = added | set(tokenizer.all_special_tokens)
+    return sorted(token for token in found if token and len(token.strip()) > 1)
