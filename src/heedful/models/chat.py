@@ -77,13 +77,22 @@ class Chat:
 
         new_turn: the policy has ended its turn, so the text is a user's message and the assistant begins anew; else it
         stands in the assistant's own. Text that looks like a special token does not become one: an observation may hold
-        anything.
+        anything. The line break at the end of what is cut stays, or the policy would write on in the environment's line.
+
+        Raises ModelError where the user's message has no room beside what frames it.
         """
+        before, after = self._around_user() if new_turn else ([], [])
+        room = max_tokens - len(before) - len(after)
+        if room <= 0:
+            raise ModelError(
+                f"environment.max_observation_tokens = {max_tokens} leaves no room for an observation: this model's chat form "
+                f"takes {len(before) + len(after)} tokens around a message; set it higher than {len(before) + len(after)}"
+            )
         ids = self._text_ids(text)
-        if not new_turn:
-            return ids[:max_tokens]
-        before, after = self._around_user()
-        return [*before, *ids[: max(0, max_tokens - len(before) - len(after))], *after]
+        if len(ids) > room:
+            end = self._text_ids("\n") if text.endswith("\n") and not new_turn else []
+            ids = [*ids[: max(0, room - len(end))], *end]
+        return [*before, *ids, *after]
 
     def _in_letters(self, text: str) -> str:
         for token in self.special:
