@@ -13,7 +13,7 @@ from heedful.errors import ModelError
 from heedful.models.chat import Chat
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer, Played
-from heedful.records import Message, Prompt
+from heedful.records import Completion, Message, Prompt
 
 NUM_SEEDS = 1 << 64  # that torch's generators tell apart
 
@@ -193,6 +193,31 @@ def _episode(one: _Playing, chat: Chat) -> Episode:
     played = Played(tuple(one.written), one.earned, one.info | {"turns": float(one.num_turns)})
     text = chat.text(one.ids)
     return Episode(Answer(one.messages, text, one.prompt, one.ids, one.finished, played), one.logprobs)
+
+
+def parts_of(chat: Chat, answer: Answer) -> list[dict[str, str | bool]] | None:
+    """Who wrote which text of an episode, in order, as a completion's field `parts`: tokens tell that to their own model alone.
+
+    None where the text cannot be told apart there, as when a letter of several tokens is half the policy's.
+    """
+    written = answer.written
+    ends = [i for i in range(1, len(written) + 1) if i == len(written) or written[i] != written[i - 1]]
+    whole = chat.plain(answer.response_ids)
+    first, last = len(whole) - len(whole.lstrip()), len(whole.rstrip())  # an answer's text is without white space at its ends
+    cuts = [min(max(first, len(chat.plain(answer.response_ids[:end]))), last) for end in ends]
+    parts: list[dict[str, str | bool]] = [
+        {"text": whole[start:stop], "written": written[end - 1]}
+        for start, stop, end in zip([first, *cuts], cuts, ends, strict=False)
+        if stop > start
+    ]
+    told = all(whole.startswith(chat.plain(answer.response_ids[:end])) for end in ends)
+    return parts if told and whole.strip() == answer.text else None
+
+
+def played_of(record: Completion, written: Sequence[object]) -> Played:
+    """What a completion's fields tell of the episode that it is. written: of each of its tokens, whether the policy wrote it."""
+    extra = record.model_extra or {}
+    return Played(tuple(bool(own) for own in written), float(extra.get("earned", 0.0)), dict(extra.get("info", {})))
 
 
 def tasks_of(prompt_ids: Sequence[str], *, samples_per_prompt: int, seed: int, only: Sequence[int]) -> list[Task]:
