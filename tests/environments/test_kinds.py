@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,24 @@ def test_a_search_needs_documents_that_can_be_read(tmp_path: Path) -> None:
         read_passages([str(tmp_path / "empty.txt")])
     with pytest.raises(DataError, match="cannot be read"):
         read_passages([str(tmp_path / "absent.txt")])
+
+
+def test_all_of_a_document_can_be_found(tmp_path: Path) -> None:
+    """The end of a long paragraph, what follows a blank line with a space in it, and twenty passages at once."""
+    words = [f"word{i}" for i in range(400)]
+    (tmp_path / "a.md").write_text(f"First.\n \t\nSecond.\r\n\r\nThird.\n\n{' '.join(words)}\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "x" * 1300}) + "\n")
+    found = read_passages([str(tmp_path / "a.md"), str(tmp_path / "b.jsonl")])
+    assert found[:3] == ["First.", "Second.", "Third."]
+    assert " ".join(found[3:-3]).split() == words, "cut at spaces"
+    assert max(map(len, found)) == 600
+    assert "".join(found[-3:]) == "x" * 1300
+    smile = "\U0001f600" * 580
+    (tmp_path / "c.md").write_text("\n\n".join(f"same {smile} {i}" for i in range(30)))
+    section = EnvironmentSection(kind="retrieval", documents=(str(tmp_path / "c.md"),), num_passages=20, timeout_s=20)
+    search = new_tools(section, ("search",))["search"]
+    assert len({passage.split()[-1] for passage in search("same").split("\n")}) == 20
+    search.close()
 
 
 def test_documents_are_seen_from_the_files_folder_and_unknown_tools_refused(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def parts_of(chat: Chat, answer: Answer) -> list[dict[str, str | bool]] | None:
 
 
 def played_of(record: Completion, written: Sequence[object]) -> Played:
-    """What a completion's fields tell of the episode that it is. written: of each of its tokens, whether the policy wrote it."""
+    """What a completion's fields tell of the episode that it is. written: True on each token that the policy wrote."""
     extra = record.model_extra or {}
     return Played(tuple(bool(own) for own in written), float(extra.get("earned", 0.0)), dict(extra.get("info", {})))
 
