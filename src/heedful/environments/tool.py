@@ -111,6 +111,8 @@ def _line(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any] 
                 return None
             part = pipe.read1(MAX_ANSWER)  # type: ignore[attr-defined]
             if not part:
+                with suppress(subprocess.TimeoutExpired):  # its pipe is closed a moment before it is gone
+                    process.wait(START_S / 20)
                 return None
             read += part
     try:
