@@ -10,6 +10,7 @@ import pytest
 import tiny_model
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from heedful.config import GRPOSection, LoraSection, PPOSection, RLOOSection
 from heedful.engine.episodes import Episode, Step, World, play, tasks_of
@@ -21,6 +22,7 @@ from heedful.environments.retrieval import Retrieval
 from heedful.environments.reward import Earned
 from heedful.errors import ModelError
 from heedful.functional.masking import token_weights
+from heedful.models.chat import Chat
 from heedful.models.policy import POLICY, LanguageModel, load_language_model
 from heedful.models.reward import Answer, Played
 from heedful.models.trunk.packed import Packed, pack
@@ -229,6 +231,20 @@ def test_behind_an_ended_turn_an_observation_is_a_users_message(model: LanguageM
     begun = chat.prompt_ids([Message(role="user", content="Begin")])
     answered = chat.response_ids("5", finished=True)
     assert [*begun, *answered, *chat.observation_ids("O takes 1", max_tokens=99, new_turn=True)] == whole
+
+
+def test_a_template_may_end_turns_with_another_token_than_the_tokenizers_own(folder: Path) -> None:
+    """As Gemma's: the tokenizer's end-of-text is <eos>, the template writes <end_of_turn>, and either ends an answer."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "<|pad|>"
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|pad|>", "<|end|>")]
+    chat = Chat(tokenizer, ends)
+    assert chat.end_id == ends[0]
+    said = [("user", "Begin"), ("assistant", "5"), ("user", "O takes 1")]
+    whole = chat.prompt_ids([Message(role=role, content=text) for role, text in said])  # type: ignore[arg-type]
+    begun = chat.prompt_ids([Message(role="user", content="Begin")])
+    written = [*chat.response_ids("5", finished=False), ends[1]]
+    assert [*begun, *written, *chat.observation_ids("O takes 1", max_tokens=99, new_turn=True)] == whole
 
 
 # Learning

@@ -233,6 +233,9 @@ def test_a_search_needs_documents_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2"):
         read_passages([str(tmp_path / "bad.jsonl")])
+    (tmp_path / "deep.jsonl").write_text("[" * 200_000 + "\n")
+    with pytest.raises(DataError, match=r"deep\.jsonl:1"):
+        read_passages([str(tmp_path / "deep.jsonl")])
     (tmp_path / "empty.txt").write_text(" \n\n")
     with pytest.raises(DataError, match="no passage"):
         read_passages([str(tmp_path / "empty.txt")])
@@ -279,6 +282,12 @@ def test_rewards_that_know_nothing_of_turns_are_refused() -> None:
     require_rewards_of_episodes(Config(), True)
     with pytest.raises(ConfigError, match="rubric"):
         require_rewards_of_episodes(parse({"environment": {"kind": "tools"}, "monitor": {"gold": "rubric"}}, "x"), False)
+
+
+def test_more_problems_than_there_are_is_an_error_in_words() -> None:
+    with pytest.raises(ConfigError, match="there are 8100 products"):
+        problems(8101, seed=0)
+    assert len({one.id for one in problems(8100, seed=0)}) == 8100
 
 
 def test_problems_are_different_and_their_transcripts_say_who_wrote_what() -> None:

@@ -114,8 +114,9 @@ class Chat:
         between, found, after = text.partition(said)[2].partition(heard)
         if not found:
             raise ModelError("the chat template does not write messages as they are, so no environment can answer in it")
-        end = self.tokenizer.decode([self.end_id])  # the policy has written it
-        before = between.removeprefix(end)
+        ends = [str(self.tokenizer.decode([token])) for token in self.eos_ids]
+        # The policy has written it; of several, a template may end turns with another than the tokenizer's own.
+        before = between.removeprefix(next((end for end in ends if between.startswith(end)), ""))
         both = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
         return [int(token) for token in both[0]], [int(token) for token in both[1]]
 
