@@ -17,7 +17,7 @@ from heedful.config import Config, FromFilesSection, says, to_toml
 from heedful.data.formats import read_preferences, read_prompts
 from heedful.engine.device import choose_device, choose_dtype, compile_where_told
 from heedful.engine.responses import num_tokens
-from heedful.engine.sampling import recorded_answer, tokens_of
+from heedful.engine.sampling import recorded_answer
 from heedful.errors import ConfigError, DataError, RecordError
 from heedful.evaluation.compare import accuracy
 from heedful.models.policy import LanguageModel, load_base
@@ -265,7 +265,7 @@ def _written(completions: Sequence[Path]) -> Written:
 
 def _answer(model: LanguageModel, written: Written, id_: str, messages: tuple[Message, ...], text: str) -> Answer:
     record = written.get((id_, text))
-    return answer_of(model, messages, text, token_ids=tokens_of(model, record) if record else None)
+    return recorded_answer(model, messages, record) if record else answer_of(model, messages, text)
 
 
 def _lines(file: Path, kind: type[Any]) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def test_a_task_with_tools_is_thought_action_observation_answer() -> None:
     assert step.info == {"right": 1.0, "right_with_tool": 1.0, "calls": 1.0, "failed_calls": 0.0}
 
 
+def test_a_call_that_the_end_of_text_ended_is_run() -> None:
+    environment = ToolUse({"calculator": calculator})
+    environment.reset(prompt("What is 37 * 12?", answer="444"), seed=0)
+    step = environment.step("Thought: hm.\nAction: calculator[37 * 12]")
+    assert (step.observation, step.done, step.info["calls"]) == ("Observation: 444\n", False, 1.0)
+    assert environment.step("Thought: I do not know.").done
+
+
 def test_a_right_answer_by_heart_is_right_and_not_with_the_tool() -> None:
     environment = ToolUse({"calculator": calculator}, told=False)
     messages, _ = environment.reset(prompt("2 * 2?", answer="4"), seed=0)
@@ -92,6 +101,25 @@ def test_an_observation_stays_one_line_whatever_a_tool_found() -> None:
     assert react.answer_of(found) is None
 
 
+def test_of_an_action_that_was_cut_only_whole_lines_count() -> None:
+    environment = ToolUse({"calculator": calculator})
+    for written, reward in (
+        ("Answer: 12", 0.0),
+        ("Thought: hm.\nAnswer: 12", 0.0),
+        ("Answer: 12\nSo it is tw", 1.0),
+        ("Answer: 12\nAnswer: 1", 1.0),
+        ("Action: calculator[2 + 2]", 0.0),
+    ):
+        environment.reset(prompt("?", answer="12"), seed=0)
+        step = environment.step(written, cut=True)
+        assert (step.reward, step.terminated, step.info["calls"]) == (reward, True, 0.0), written
+    search = Retrieval(lambda _: "It is 12.")
+    search.reset(prompt("?", answer="12"), seed=0)
+    step = search.step("12", cut=True)
+    assert (step.reward, step.info["right"]) == (0.0, 0.0)
+    assert search.step("12 or mor", cut=True).reward == pytest.approx(2 / 3)
+
+
 def test_an_episode_that_ends_without_an_answer_earns_nothing() -> None:
     environment = ToolUse({"calculator": calculator})
     environment.reset(prompt("?", answer="444"), seed=0)
@@ -110,6 +138,17 @@ def test_answers_are_compared_by_what_they_say() -> None:
     assert react.same_answer("The Seine.", "seine")
     assert not react.same_answer("44", "444")
     assert not react.same_answer("", "444")
+    assert react.same_answer("It is -5.5 km.", "it is -5.5 km")
+    for given, wanted in (("-5 km", "5 km"), ("15 km", "1.5 km"), ("1,5 m", "1.5 m")):
+        assert not react.same_answer(given, wanted), given
+
+
+@pytest.mark.parametrize("wanted", ["A", "The", "+", "?!"])
+def test_an_answer_that_is_an_article_or_a_sign_must_be_given(wanted: str) -> None:
+    for given in ("", " ", "-", "!", "an", "B"):
+        assert not react.same_answer(given, wanted), given
+    assert react.same_answer(f" {wanted} ", wanted)
+    assert react.same_answer("(a)", "A")
 
 
 def test_retrieval_puts_passages_before_the_question_and_pays_by_words() -> None:
@@ -128,8 +167,11 @@ def test_retrieval_puts_passages_before_the_question_and_pays_by_words() -> None
     step = environment.step(" the Seine\n")
     assert (step.reward, step.info["right"], step.done) == (1.0, 1.0, True)
     environment.reset(prompt("Which river?", answer="the Seine"), seed=0)
-    assert environment.step("the river").reward == pytest.approx(0.5)
-    assert word_f1("a b", "c") == 0.0
+    assert environment.step("The river Seine!").reward == pytest.approx(2 / 3)
+    assert word_f1("the river", "the Seine") == word_f1("", "A") == 0.0
+    for given in ("Seine.", "seine", "The Seine,"):
+        environment.reset(prompt("Which river?", answer="the Seine"), seed=0)
+        assert environment.step(given).reward == 1.0
 
 
 def test_tic_tac_toe_in_words_follows_the_rules() -> None:
@@ -191,11 +233,32 @@ def test_a_search_needs_documents_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2"):
         read_passages([str(tmp_path / "bad.jsonl")])
+    (tmp_path / "deep.jsonl").write_text("[" * 200_000 + "\n")
+    with pytest.raises(DataError, match=r"deep\.jsonl:1"):
+        read_passages([str(tmp_path / "deep.jsonl")])
     (tmp_path / "empty.txt").write_text(" \n\n")
     with pytest.raises(DataError, match="no passage"):
         read_passages([str(tmp_path / "empty.txt")])
     with pytest.raises(DataError, match="cannot be read"):
         read_passages([str(tmp_path / "absent.txt")])
+
+
+def test_all_of_a_document_can_be_found(tmp_path: Path) -> None:
+    """The end of a long paragraph, what follows a blank line with a space in it, and twenty passages at once."""
+    words = [f"word{i}" for i in range(400)]
+    (tmp_path / "a.md").write_text(f"First.\n \t\nSecond.\r\n\r\nThird.\n\n{' '.join(words)}\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "x" * 1300}) + "\n")
+    found = read_passages([str(tmp_path / "a.md"), str(tmp_path / "b.jsonl")])
+    assert found[:3] == ["First.", "Second.", "Third."]
+    assert " ".join(found[3:-3]).split() == words, "cut at spaces"
+    assert max(map(len, found)) == 600
+    assert "".join(found[-3:]) == "x" * 1300
+    smile = "\U0001f600" * 580
+    (tmp_path / "c.md").write_text("\n\n".join(f"same {smile} {i}" for i in range(30)))
+    section = EnvironmentSection(kind="retrieval", documents=(str(tmp_path / "c.md"),), num_passages=20, timeout_s=20)
+    search = new_tools(section, ("search",))["search"]
+    assert len({passage.split()[-1] for passage in search("same").split("\n")}) == 20
+    search.close()
 
 
 def test_documents_are_seen_from_the_files_folder_and_unknown_tools_refused(tmp_path: Path) -> None:
@@ -219,6 +282,12 @@ def test_rewards_that_know_nothing_of_turns_are_refused() -> None:
     require_rewards_of_episodes(Config(), True)
     with pytest.raises(ConfigError, match="rubric"):
         require_rewards_of_episodes(parse({"environment": {"kind": "tools"}, "monitor": {"gold": "rubric"}}, "x"), False)
+
+
+def test_more_problems_than_there_are_is_an_error_in_words() -> None:
+    with pytest.raises(ConfigError, match="there are 8100 products"):
+        problems(8101, seed=0)
+    assert len({one.id for one in problems(8100, seed=0)}) == 8100
 
 
 def test_problems_are_different_and_their_transcripts_say_who_wrote_what() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from heedful.cli.app import app
 from heedful.config import Config, parse
 from heedful.engine.conversation import Conversation
-from heedful.engine.episodes import World
+from heedful.engine.episodes import Step, World
 from heedful.engine.generation import Decoding
 from heedful.engine.responses import response_logprobs
 from heedful.engine.sampling import play_completions, recorded_answer
@@ -24,6 +24,7 @@ from heedful.environments.tools import ToolUse
 from heedful.environments.worlds import with_tools
 from heedful.errors import ConfigError, DataError
 from heedful.models.policy import load_language_model
+from heedful.offline_stage import _answer
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Message, Prompt, read_jsonl
 from heedful.store import Run, read_metrics
@@ -165,8 +166,44 @@ def test_an_interrupted_evaluation_of_episodes_goes_on_to_the_same_completions(m
         assert answer.response_ids == (record.model_extra or {})["token_ids"]
         read = response_logprobs(loaded, [answer], adapter=None)
         assert read.mask_BT[0].tolist() == answer.written
-    foreign = whole[0].model_copy(update={"model": "another"})
-    assert recorded_answer(loaded, prompts[0].messages, foreign).played is None, "other tokens, so the mask is none of theirs"
+
+
+def test_who_wrote_what_is_known_to_another_model_too(model: Path, tmp_path: Path) -> None:
+    """Its tokens are others, so it is told by the text; where nothing tells it, the observations must not be learned."""
+    loaded = load_language_model(str(model), dtype=torch.float32, device=torch.device("cpu"))
+    prompts = [Prompt.model_validate(p.model_dump() | {"answer": "1"}) for p in tasks("tictactoe", 4, 1, 0)]
+
+    class Talkative(ToolUse):
+        def step(self, action: str, *, cut: bool = False) -> Step:
+            return Step("Observation: 7\n", 0.5, False, False, {"read": float(len(action))})
+
+        def ends_turn(self, written: str) -> bool:
+            return len(written) >= 4
+
+    world = World(lambda: Talkative({}, told=False), {p.id: p for p in prompts}, 3, 24)
+    records = play_completions(
+        loaded, world, prompts, tmp_path / "a.jsonl", Decoding(1.0, 1.0, 12), progress=quiet, adapter=None, name=loaded.source,
+        policy_version="base", num_completions=2, batch_rows=8, max_prompt_tokens=200, seed=4,
+    )  # fmt: skip
+    told = 0
+    for record in records:
+        extra = record.model_extra or {}
+        foreign = record.model_copy(update={"model": "another"})
+        if "parts" in extra:
+            told += 1
+            assert "".join(part["text"] for part in extra["parts"]) == record.text
+            answer = recorded_answer(loaded, prompts[0].messages, foreign)
+            assert answer.played is not None
+            assert (answer.played.earned, answer.played.info) == (extra["earned"], extra["info"])
+            theirs = [token for token, own in zip(answer.response_ids, answer.written, strict=True) if not own]
+            assert loaded.chat.plain(theirs).count("Observation: 7") == extra["info"]["turns"] - 1
+            assert loaded.chat.text(answer.response_ids) == record.text
+        bare = {name: value for name, value in foreign.model_dump().items() if name != "parts"}
+        with pytest.raises(DataError, match=r"'another' has played.*add 'parts'"):
+            recorded_answer(loaded, prompts[0].messages, Completion.model_validate(bare))
+        chosen = _answer(loaded, {(record.id, record.text): record}, record.id, prompts[0].messages, record.text)
+        assert chosen.written == extra["written"], "a preference's answers are episodes, too"
+    assert told > len(records) / 2
 
 
 # Talking
@@ -176,7 +213,7 @@ def test_what_is_called_in_a_chat_is_run_and_shown() -> None:
     environment = Assistant({"calculator": calculate})
     environment.reset(Prompt(id="a", messages=(Message(role="user", content="?"),)), seed=0)
     assert environment.step("Action: calculator[6 * 7]\n").observation == "Observation: 42\n"
-    assert not environment.step("Action: what\n").done
+    assert not environment.step("Action: what").done, "the end of text ends the line"
     assert environment.step("Answer: 42").done
     assert environment.answer == "42"
     assert environment.calls == [

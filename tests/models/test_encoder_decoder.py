@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import tiny_t5
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     MT5Config,
     MT5ForConditionalGeneration,
+    T5Config,
     T5ForConditionalGeneration,
 )
 
@@ -96,6 +98,35 @@ def test_logprobs_are_those_of_the_models_own_forward_pass(kind: str, adapter: s
     read = response_logprobs(model, answers(), adapter=adapter)
     for row, mask, expected in zip(*read, own_logprobs(model, adapter), strict=True):
         torch.testing.assert_close(row[mask], expected, atol=SAME, rtol=SAME)
+
+
+def test_a_checkpoint_with_a_head_of_its_own_is_read_with_it(tmp_path: Path) -> None:
+    """As FLAN-T5's. transformers 5.23 ties what it builds from a config, so only a file can say otherwise."""
+    plain = random_model("untied")
+    plain.causal.save_pretrained(tmp_path)
+    tiny_t5.tokenizer().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = torch.randn(plain.causal.lm_head.weight.shape, generator=torch.Generator().manual_seed(3)) * 0.2
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = load_language_model(str(tmp_path), dtype=torch.float32, device=CPU)
+    torch.testing.assert_close(model.causal.lm_head.weight.detach(), weights["lm_head.weight"])
+    assert not torch.equal(model.causal.lm_head.weight, model.causal.shared.weight)
+    read = response_logprobs(model, answers(), adapter=None)
+    for row, mask, expected in zip(*read, own_logprobs(model, None), strict=True):
+        torch.testing.assert_close(row[mask], expected, atol=SAME, rtol=SAME)
+
+
+def test_a_decoder_may_be_deeper_than_its_encoder() -> None:
+    """Against the model's own forward pass without a cache: `generate` of transformers 5.23 fails on it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = T5Config(**{**tiny_t5.config().to_dict(), "num_layers": 1, "num_decoder_layers": 3})
+        model = LanguageModel(T5ForConditionalGeneration(config), tiny_t5.tokenizer(), "deep")
+    options = {"adapter": None, "samples_per_prompt": 1, "generator": torch.Generator()}
+    ((one,),) = sample(model, [PROMPTS[0]], Decoding(0.0, 1.0, 6), **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        logits = model.causal(input_ids=torch.tensor([PROMPTS[0]]), labels=torch.tensor([one.ids])).logits[0]
+    assert one.ids == logits.argmax(-1).tolist()
 
 
 def test_gradients_are_those_of_the_models_own_forward_pass_and_of_many_lots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from heedful.errors import ModelError
 from heedful.models.chat import Chat
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer, Played
-from heedful.records import Message, Prompt
+from heedful.records import Completion, Message, Prompt
+
+NUM_SEEDS = 1 << 64  # that torch's generators tell apart
 
 
 class Step(NamedTuple):
@@ -44,8 +46,11 @@ class Environment(Protocol):
     def reset(self, prompt: Prompt, *, seed: int) -> tuple[tuple[Message, ...], Mapping[str, float]]:
         """Begins the task that a prompt names; what the policy reads first, and info. Equal seeds, equal episodes."""
 
-    def step(self, action: str) -> Step:
-        """What comes of the policy's words since its last action, or since the beginning."""
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        """What comes of the policy's words since its last action, or since the beginning.
+
+        cut: the policy had no tokens left to end them, so "12" may be the beginning of "1234". It cannot go on.
+        """
 
     def ends_turn(self, written: str) -> bool:
         """Whether the policy, having written this since its last action, waits for the environment; an end-of-text token
@@ -169,11 +174,13 @@ def play(
 def _take_turn(one: _Playing, chat: Chat, world: World, action: Sequence[int], *, room: int) -> None:
     """The environment's answer to an action, behind it in the episode's tokens."""
     ended = chat.finished(action)
-    step = one.environment.step(chat.plain(action[:-1] if ended else action))
+    text = chat.plain(action[:-1] if ended else action)
+    cut = not ended and one.num_written >= room and not one.environment.ends_turn(text)
+    step = one.environment.step(text, cut=cut)
     one.num_turns += 1
     one.earned += step.reward
     one.info |= step.info
-    one.finished = step.terminated
+    one.finished = step.terminated and not cut
     one.over = step.done or one.num_turns >= world.max_turns or one.num_written >= room
     if not one.over:
         observed = chat.observation_ids(step.observation, max_tokens=world.max_observation_tokens, new_turn=ended)
@@ -188,8 +195,35 @@ def _episode(one: _Playing, chat: Chat) -> Episode:
     return Episode(Answer(one.messages, text, one.prompt, one.ids, one.finished, played), one.logprobs)
 
 
+def parts_of(chat: Chat, answer: Answer) -> list[dict[str, str | bool]] | None:
+    """Who wrote which text of an episode, in order, as a completion's field `parts`: tokens tell that to their own model alone.
+
+    None where the text cannot be told apart there, as when a letter of several tokens is half the policy's.
+    """
+    written = answer.written
+    ends = [i for i in range(1, len(written) + 1) if i == len(written) or written[i] != written[i - 1]]
+    whole = chat.plain(answer.response_ids)
+    first, last = len(whole) - len(whole.lstrip()), len(whole.rstrip())  # an answer's text is without white space at its ends
+    cuts = [min(max(first, len(chat.plain(answer.response_ids[:end]))), last) for end in ends]
+    parts: list[dict[str, str | bool]] = [
+        {"text": whole[start:stop], "written": written[end - 1]}
+        for start, stop, end in zip([first, *cuts], cuts, ends, strict=False)
+        if stop > start
+    ]
+    told = all(whole.startswith(chat.plain(answer.response_ids[:end])) for end in ends)
+    return parts if told and whole.strip() == answer.text else None
+
+
+def played_of(record: Completion, written: Sequence[object]) -> Played:
+    """What a completion's fields tell of the episode that it is. written: True on each token that the policy wrote."""
+    extra = record.model_extra or {}
+    return Played(tuple(bool(own) for own in written), float(extra.get("earned", 0.0)), dict(extra.get("info", {})))
+
+
 def tasks_of(prompt_ids: Sequence[str], *, samples_per_prompt: int, seed: int, only: Sequence[int]) -> list[Task]:
     """The tasks of the prompts with these numbers, each several times, with seeds that depend on nothing else."""
     return [
-        Task(prompt_ids[place], (seed * 1_000_003 + place) * 1_009 + k) for place in only for k in range(samples_per_prompt)
+        Task(prompt_ids[place], ((seed * 1_000_003 + place) * 1_009 + k) % NUM_SEEDS)
+        for place in only
+        for k in range(samples_per_prompt)
     ]

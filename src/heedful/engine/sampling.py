@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from heedful.engine.episodes import Episode, Task, World, play, tasks_of
+from heedful.engine.episodes import Episode, Task, World, parts_of, play, played_of, tasks_of
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError
 from heedful.models.policy import LanguageModel
-from heedful.models.reward import Answer, Played, answer_of
+from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, Prompt, Sampling
 from heedful.store import Journal, write_jsonl
 from heedful.team import shared
@@ -74,14 +74,18 @@ def recorded_answer(model: LanguageModel, messages: tuple[Message, ...], record:
     extra = record.model_extra or {}
     if "opening" in extra:
         messages = tuple(Message.model_validate(message) for message in extra["opening"])
-    if "parts" in extra and "token_ids" not in extra:
-        return _transcribed(model, messages, record)
     answer = answer_of(model, messages, record.text, token_ids=tokens_of(model, record))
     written = extra.get("written")
-    if not isinstance(written, list) or len(written) != len(answer.response_ids):
-        return answer
-    played = Played(tuple(bool(own) for own in written), float(extra["earned"]), dict(extra["info"]))
-    return replace(answer, finished=record.finish == "stop", played=played)
+    if record.model == model.source and isinstance(written, list) and len(written) == len(answer.response_ids):
+        return replace(answer, finished=record.finish == "stop", played=played_of(record, written))
+    if "parts" in extra:
+        return _transcribed(model, messages, record)
+    if written is not None:
+        raise DataError(
+            f"completion {record.id!r} is an episode that {record.model!r} has played, and who wrote which part of it is told "
+            f"in tokens that are not those of {model.source!r}; play it anew, or add 'parts'"
+        )
+    return answer
 
 
 def _transcribed(model: LanguageModel, messages: tuple[Message, ...], record: Completion) -> Answer:
@@ -105,7 +109,7 @@ def _transcribed(model: LanguageModel, messages: tuple[Message, ...], record: Co
     if record.finish == "stop":
         ids, written = [*ids, model.chat.end_id], [*written, True]
     answer = answer_of(model, messages, record.text, token_ids=ids)
-    return replace(answer, played=Played(tuple(written), 0.0, {}))
+    return replace(answer, finished=record.finish == "stop", played=played_of(record, written))
 
 
 def play_completions(
@@ -125,7 +129,8 @@ def play_completions(
     progress: Callable[[int, int, str], None],
 ) -> list[Completion]:
     """As `sample_completions`, of a policy that acts in an environment: an episode a completion. A record then also holds what
-    was read first (opening), which tokens the policy wrote (written), what it earned and what was measured (info).
+    was read first (opening), which tokens the policy wrote (written) and which text (parts), what it earned and what was
+    measured (info).
     """
     room = prompt_room(
         model,
@@ -162,6 +167,7 @@ def play_completions(
             records = []
             for id_, task, (answer, _) in zip(names, tasks, episodes, strict=True):
                 assert answer.played is not None
+                parts = parts_of(model.chat, answer)
                 records.append(
                     Completion(
                         id=id_,
@@ -176,6 +182,7 @@ def play_completions(
                         batch_hash=digests[task.prompt_id],
                         opening=[message.model_dump() for message in answer.messages],
                         written=answer.written,
+                        **({} if parts is None else {"parts": parts}),
                         earned=answer.played.earned,
                         info=answer.played.info,
                     )

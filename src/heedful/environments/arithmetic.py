@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from heedful.errors import ConfigError
 from heedful.records import Message, Prompt
 
+NUM_PRODUCTS = 90 * 90
 TOOL, HEAD = "Thought: I calculate.\n", "Thought: I know.\n"
 
 
@@ -18,9 +20,13 @@ class Part(NamedTuple):
 
 
 def problems(count: int, *, seed: int, split: str | None = None) -> list[Prompt]:
-    """Different products of two numbers of two digits, each with its right answer."""
+    """Different products of two numbers of two digits, each with its right answer. Raises ConfigError for too many."""
     chance = random.Random(f"{seed}/problems")
-    chosen = chance.sample(range(90 * 90), count)
+    if count > NUM_PRODUCTS:
+        raise ConfigError(
+            f"there are {NUM_PRODUCTS} products of two numbers of two digits, and {count} were asked for; ask for fewer"
+        )
+    chosen = chance.sample(range(NUM_PRODUCTS), count)
     found = []
     for number in chosen:
         first, second = 10 + number // 90, 10 + number % 90

@@ -45,9 +45,10 @@ class Assistant:
     def reset(self, prompt: Prompt, *, seed: int) -> tuple[tuple[Message, ...], Mapping[str, float]]:
         return prompt.messages, {}
 
-    def step(self, action: str) -> Step:
-        if react.answer_of(action) is None and react.ends_turn(action):
-            call = react.call_of(action)
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        lines = react.whole_lines(action, cut=cut)
+        if react.answer_of(lines) is None and not cut and react.ends_turn(lines):
+            call = react.call_of(lines)
             found = call_tool(self.tools, call)
             self.calls.append(Called(f"{call.tool}[{call.text}]" if call else "(no call that can be read)", found))
             return Step(react.observation(found), 0.0, False, False, {})

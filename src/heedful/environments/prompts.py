@@ -19,7 +19,7 @@ class PromptSet:
         self.messages = prompt.messages
         return self.messages, {}
 
-    def step(self, action: str) -> Step:
+    def step(self, action: str, *, cut: bool = False) -> Step:
         return Step("", self.judge(self.messages, action) if self.judge is not None else 0.0, True, False, {})
 
     def ends_turn(self, written: str) -> bool:

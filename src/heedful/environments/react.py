@@ -15,6 +15,7 @@ from typing import NamedTuple
 ACTION = re.compile(r"^Action:[ \t]*(\w+)[ \t]*\[(.*)\][ \t]*$", re.MULTILINE)
 TRIED = re.compile(r"^Action:.*\n", re.MULTILINE)
 ANSWER = re.compile(r"^Answer:[ \t]*(.*)$", re.MULTILINE)
+WORD = re.compile(r"(?<!\w)-?\d+(?:[.,]\d+)*(?!\w)|\w+")
 UNREADABLE = "error: write an action as Action: tool[input]"
 
 
@@ -28,6 +29,13 @@ class Call(NamedTuple):
 def ends_turn(written: str) -> bool:
     """Whether a line that begins with "Action:" is complete: the policy now waits for what comes of it."""
     return written.endswith("\n") and TRIED.search(written) is not None
+
+
+def whole_lines(written: str, *, cut: bool) -> str:
+    """The lines of a turn that are whole. The end of text ends a line, too; of a turn that was cut the last one is missing."""
+    if cut:
+        return written[: written.rfind("\n") + 1]
+    return written if written.endswith("\n") else written + "\n"
 
 
 def call_of(written: str) -> Call | None:
@@ -64,10 +72,16 @@ def instructions(tools: Sequence[str]) -> str:
 def same_answer(given: str, wanted: str) -> bool:
     """Whether two answers say the same: numbers by value, texts without case, punctuation and articles."""
     try:
-        return abs(float(given.replace(",", "")) - float(wanted.replace(",", ""))) < 1e-6
+        values = [float(text.replace(",", "")) for text in (given, wanted)]
     except ValueError:
-        return _plain(given) == _plain(wanted)
+        return words_of(given) == words_of(wanted)
+    return abs(values[0] - values[1]) < 1e-6
 
 
-def _plain(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an", "the")]
+def words_of(text: str) -> list[str]:
+    """What an answer says: words in lower case and numbers with their sign, without articles and punctuation.
+
+    Where nothing else stands there, articles and signs are what it says: an empty answer says neither "A" nor "+".
+    """
+    words = WORD.findall(text.casefold())
+    return [word for word in words if word not in ("a", "an", "the")] or words or text.split()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from heedful.engine.episodes import Step
-from heedful.environments.react import same_answer
+from heedful.environments.react import same_answer, words_of
 from heedful.environments.tools import wanted_answers
 from heedful.records import Message, Prompt
 
@@ -28,9 +28,9 @@ class Retrieval:
         held = any(wanted.casefold() in found.casefold() for wanted in self.wanted)
         return (passages, *prompt.messages), {"right": 0.0, "retrieved": float(held and not missing)}
 
-    def step(self, action: str) -> Step:
-        answer = action.strip()
-        right = any(same_answer(answer, wanted) for wanted in self.wanted)
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        answer = " ".join(action.split()[:-1]) if cut else action.strip()  # of a last word that was cut, nothing is known
+        right = not cut and any(same_answer(answer, wanted) for wanted in self.wanted)
         best = max(word_f1(answer, wanted) for wanted in self.wanted)
         return Step("", best, True, False, {"right": float(right)})
 
@@ -39,7 +39,7 @@ class Retrieval:
 
 
 def word_f1(given: str, wanted: str) -> float:
-    """Harmonic mean of precision and recall over words, each counted as often as it stands there; 0 to 1."""
-    first, second = Counter(given.casefold().split()), Counter(wanted.casefold().split())
+    """Harmonic mean of precision and recall over `words_of`, each counted as often as it stands there; 0 to 1."""
+    first, second = Counter(words_of(given)), Counter(words_of(wanted))
     shared = sum((first & second).values())
     return 2 * shared / (sum(first.values()) + sum(second.values())) if shared else 0.0

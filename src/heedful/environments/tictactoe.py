@@ -35,7 +35,7 @@ class TicTacToe:
         shown = Message(role="user", content=f"{prompt.messages[-1].content}\n{picture(self.board)}")
         return (*prompt.messages[:-1], shown), {"won": 0.0, "drawn": 0.0, "lost": 0.0, "illegal": 0.0}
 
-    def step(self, action: str) -> Step:
+    def step(self, action: str, *, cut: bool = False) -> Step:
         named = re.search(r"\d+", action)
         square = int(named.group()) - 1 if named and len(named.group()) == 1 else -1
         moves = children(self.board)

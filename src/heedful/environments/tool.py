@@ -17,7 +17,7 @@ from heedful.errors import ConfigError, HeedfulError
 
 WORKER = Path(__file__).with_name("tool_worker.py")
 START_S = 20.0  # for a process to be there, on a busy machine
-MAX_ANSWER = 1 << 16  # bytes of an answer's line
+MAX_ANSWER = 1 << 18  # bytes of an answer's line: 20 passages, each of whose 600 characters may be 12 bytes of JSON
 
 
 class Tool:
@@ -111,6 +111,8 @@ def _line(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any] 
                 return None
             part = pipe.read1(MAX_ANSWER)  # type: ignore[attr-defined]
             if not part:
+                with suppress(subprocess.TimeoutExpired):  # its pipe is closed a moment before it is gone
+                    process.wait(START_S / 20)
                 return None
             read += part
     try:

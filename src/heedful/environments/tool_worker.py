@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_INPUT = 400  # characters
-MAX_OUTPUT = 2000
 MAX_DEPTH = 40
 MAX_BITS = 4096  # of a whole number
 
@@ -114,7 +113,7 @@ def within(value: Any) -> Any:
 def shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 class Index:
@@ -156,7 +155,7 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         try:
-            answer = {"output": tool(str(json.loads(line))[:MAX_INPUT])[:MAX_OUTPUT]}
+            answer = {"output": tool(str(json.loads(line))[:MAX_INPUT])}
         except ToolError as error:
             answer = {"error": str(error)}
         except (MemoryError, RecursionError):

@@ -36,10 +36,11 @@ class ToolUse:
         about = Message(role="system", content=react.instructions(list(self.tools)))
         return ((about,) if self.told else ()) + prompt.messages, self._info(0.0)
 
-    def step(self, action: str) -> Step:
-        answer = react.answer_of(action)
-        if answer is None and react.ends_turn(action):
-            return self._called(react.call_of(action))
+    def step(self, action: str, *, cut: bool = False) -> Step:
+        lines = react.whole_lines(action, cut=cut)
+        answer = react.answer_of(lines)
+        if answer is None and not cut and react.ends_turn(lines):
+            return self._called(react.call_of(lines))
         right = answer is not None and any(react.same_answer(answer, wanted) for wanted in self.wanted)
         return Step("", float(right), True, False, self._info(float(right)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +66,9 @@ def with_tools(talk: Conversation, documents: Sequence[Path], *, seed: int, aske
 
 
 def read_passages(files: Sequence[str]) -> list[str]:
-    """Passages of files: paragraphs of text and markdown, the field `text` of JSONL's lines. Raises DataError."""
+    """Passages of files: paragraphs of text and markdown, the field `text` of JSONL's lines; long ones are cut into several at
+    spaces. Raises DataError.
+    """
     found: list[str] = []
     for name in files:
         path = Path(name)
@@ -77,8 +81,10 @@ def read_passages(files: Sequence[str]) -> list[str]:
                 if line.strip():
                     found.append(_field(line, f"{path}:{number}"))
         else:
-            found += text.split("\n\n")
-    passages = [" ".join(passage.split())[:MAX_PASSAGE] for passage in found if passage.strip()]
+            found += re.split(r"\n\s*\n", text)
+    passages = [
+        passage for text in found for passage in textwrap.wrap(" ".join(text.split()), MAX_PASSAGE, break_on_hyphens=False)
+    ]
     if not passages:
         raise DataError(f"{', '.join(files)}: hold no passage to search in")
     return passages
@@ -87,7 +93,7 @@ def read_passages(files: Sequence[str]) -> list[str]:
 def _field(line: str, where: str) -> str:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise DataError(f"{where}: expected a JSON object with a field 'text'")

@@ -33,6 +33,7 @@ class Chat:
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0])
         self.has_template = bool(getattr(tokenizer, "chat_template", None))
         self.apart = apart
+        self.special = _special(tokenizer, apart)
         if not self.has_template and not apart:
             warnings.warn(
                 "the tokenizer has no chat template, so conversations are written as 'User: ...' and 'Assistant: ...'; "
@@ -41,7 +42,11 @@ class Chat:
             )
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of the conversation up to where the assistant begins to speak."""
+        """Tokens of the conversation up to where the assistant begins to speak.
+
+        A message may quote anything, so what looks like a special token in it is broken by a space and becomes none.
+        """
+        messages = [message.model_copy(update={"content": self._in_letters(message.content)}) for message in messages]
         if self.has_template:
             turns = [message.model_dump() for message in messages]
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -72,13 +77,27 @@ class Chat:
 
         new_turn: the policy has ended its turn, so the text is a user's message and the assistant begins anew; else it
         stands in the assistant's own. Text that looks like a special token does not become one: an observation may hold
-        anything.
+        anything. The line break at the end of what is cut stays, or the policy would write on in the environment's line.
+
+        Raises ModelError where the user's message has no room beside what frames it.
         """
+        before, after = self._around_user() if new_turn else ([], [])
+        room = max_tokens - len(before) - len(after)
+        if room <= 0:
+            raise ModelError(
+                f"environment.max_observation_tokens = {max_tokens} leaves no room for an observation: this model's chat form "
+                f"takes {len(before) + len(after)} tokens around a message; set it higher than {len(before) + len(after)}"
+            )
         ids = self._text_ids(text)
-        if not new_turn:
-            return ids[:max_tokens]
-        before, after = self._around_user()
-        return [*before, *ids[: max(0, max_tokens - len(before) - len(after))], *after]
+        if len(ids) > room:
+            end = self._text_ids("\n") if text.endswith("\n") and not new_turn else []
+            ids = [*ids[: max(0, room - len(end))], *end]
+        return [*before, *ids, *after]
+
+    def _in_letters(self, text: str) -> str:
+        for token in self.special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _text_ids(self, text: str) -> list[int]:
         found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -95,11 +114,24 @@ class Chat:
         between, found, after = text.partition(said)[2].partition(heard)
         if not found:
             raise ModelError("the chat template does not write messages as they are, so no environment can answer in it")
-        end = self.tokenizer.decode([self.end_id])  # the policy has written it
-        before = between.removeprefix(end)
+        ends = [str(self.tokenizer.decode([token])) for token in self.eos_ids]
+        # The policy has written it; of several, a template may end turns with another than the tokenizer's own.
+        before = between.removeprefix(next((end for end in ends if between.startswith(end)), ""))
         both = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
         return [int(token) for token in both[0]], [int(token) for token in both[1]]
 
     def finished(self, response_ids: Sequence[int]) -> bool:
         """Whether the answer ended by itself."""
         return bool(response_ids) and response_ids[-1] in self.eos_ids
+
+
+def _special(tokenizer: Any, apart: bool) -> list[str]:
+    """Texts that the tokenizer reads as special tokens. Of an encoder's only those that frame it: the others, T5's
+    `<extra_id_0>`, are what such a model is asked with.
+    """
+    if apart:
+        found = {tokenizer.eos_token, tokenizer.pad_token}
+    else:
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        found = added | set(tokenizer.all_special_tokens)
+    return sorted(token for token in found if token and len(token.strip()) > 1)

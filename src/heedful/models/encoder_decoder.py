@@ -155,12 +155,12 @@ class EncodedDecoder:
     def enter(self, entries: Sequence[Entry]) -> Tensor:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        model, config = self.model, self.model.causal.config
+        model = self.model
         with model.using(self.adapter):
             encoded_PSD, mask_PS = encode(model, [entry.prompt for entry in entries])
         rows = torch.tensor([row for row, entry in enumerate(entries) for _ in range(entry.copies)], device=model.device)
         self.encoded_ASD, self.mask_AS = encoded_PSD[rows], mask_PS[rows]
-        self.cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())  # a config would name the encoder's depth
         return self.step(torch.full((len(rows),), start_token(model.causal), device=model.device))  # type: ignore[arg-type]
 
     def step(self, tokens_A: Tensor) -> Tensor:
