@@ -220,6 +220,14 @@ def test_what_is_called_in_a_chat_is_run_and_shown() -> None:
         Called("calculator[6 * 7]", "42"),
         Called("(no call that can be read)", "error: write an action as Action: tool[input]"),
     ]
+    for written, answer in (
+        ("Thought: hm.\nAnswer: Three things:\n1. a\n2. b\n", "Three things:\n1. a\n2. b"),
+        ("Answer:\nThe result is 4.", "The result is 4."),
+        ("Answer: 1\nAnswer: 2\n", "2"),
+        ("Answer:", "Answer:"),
+    ):
+        environment.step(written)
+        assert environment.answer == answer
     environment.step(" I do not know.")
     assert environment.answer == "I do not know."
 
@@ -244,11 +252,16 @@ def test_a_chat_with_tools_answers_and_remembers(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (answer,) = json.loads(done.stdout.splitlines()[-1])["answers"].values()
     assert set(answer) == {"text", "calls"}
+    talking = ["chat", str(roomy), "--tools", "--max-new-tokens", "8", "--json"]
+    done = CliRunner().invoke(app, talking, input="2 + 2?\n/up\n/fix It is 4.\n\n")
+    assert done.exit_code == 0, done.output
+    assert [turn["message"] for turn in json.loads(done.stdout.splitlines()[-1])["turns"]] == ["2 + 2?"]
+    assert done.stderr.count("Nothing was kept") == 2
 
 
 def test_a_small_context_is_refused_in_words(model: Path) -> None:
     talk = ToolConversation(Conversation(str(model), max_new_tokens=8), {"calculator": calculate}, seed=0)
-    with pytest.raises(ConfigError, match="do not fit into"):
+    with pytest.raises(ConfigError, match="do not fit into; take a model with a longer context"):
         talk.answer("What is 6 * 7?")
 
 

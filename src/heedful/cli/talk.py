@@ -96,7 +96,7 @@ def chat(
     """Talk to a model; `--compare` shows base and aligned side by side. An empty line or Ctrl-D leaves, /new starts anew.
 
     Of a run directory, /up and /down give the last answer a thumb, and `/fix TEXT` says what it should have been. They are kept
-    in RUN/feedback, from which `heedful update RUN` learns.
+    in RUN/feedback, from which `heedful update RUN` learns. With --tools they are refused.
 
     Example: `heedful chat heedful-demo --compare smollm2-135m --once "Knock, knock."`
     """
@@ -152,12 +152,16 @@ def chat(
 
 def _chat_with_tools(talk: ToolConversation, once: str | None, as_json: bool) -> None:
     from heedful.cli.terminal import emit, printable
+    from heedful.hearing import Hearing
 
     turns, conversation = [], 1
     for said in _said(as_json) if once is None else [once]:
         if said == NEW:
             talk.reset()
             conversation += 1
+            continue
+        if once is None and Hearing.is_opinion(said):
+            print("Nothing was kept: thumbs and corrections are for answers without tools; leave out --tools.", file=sys.stderr)
             continue
         answers = talk.answer(said)
         if as_json:

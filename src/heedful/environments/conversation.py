@@ -52,7 +52,7 @@ class Assistant:
             found = call_tool(self.tools, call)
             self.calls.append(Called(f"{call.tool}[{call.text}]" if call else "(no call that can be read)", found))
             return Step(react.observation(found), 0.0, False, False, {})
-        self.answer = react.answer_of(action) or action.strip()
+        self.answer = react.all_behind_answer(action) or action.strip()
         return Step("", 0.0, True, False, {})
 
     def ends_turn(self, written: str) -> bool:
@@ -88,7 +88,7 @@ class ToolConversation:
         if len(model.chat.prompt_ids([self.told, *history])) > room:
             raise ConfigError(
                 f"the context of {model.source} holds {model.max_tokens} tokens, which the message, {MAX_TURNS} turns with "
-                "tools and an answer do not fit into; say less, or lower --max-new-tokens"
+                "tools and an answer do not fit into; take a model with a longer context, or say less"
             )
         prompt = Prompt(id=ONE, messages=(self.told, *history))
         world = World(lambda: environment, {ONE: prompt}, MAX_TURNS, MAX_OBSERVATION_TOKENS)

@@ -50,6 +50,12 @@ def answer_of(written: str) -> str | None:
     return found[-1].strip() if found else None
 
 
+def all_behind_answer(written: str) -> str | None:
+    """What stands behind the last "Answer:" of a turn, further lines included: a person reads them all."""
+    found = list(ANSWER.finditer(written))
+    return written[found[-1].start(1) :].strip() if found else None
+
+
 def observation(text: str) -> str:
     """The line that an environment writes. It stays one line: what a tool found cannot write the policy's own lines."""
     return f"Observation: {' '.join(text.split())}\n"
