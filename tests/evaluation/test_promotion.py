@@ -24,7 +24,14 @@ def rewards(shift: float, *, noise: float = 0.1) -> tuple[list[float], list[floa
 
 @pytest.mark.parametrize(
     ("shift", "margin", "said"),
-    [(0.5, 0.0, ""), (0.0, 0.1, ""), (0.0, 0.0, "may have fallen"), (-0.01, 0.1, ""), (-0.05, 0.1, "reward fell by 0."), (-0.5, 0.1, "reward fell by 0.")],
+    [
+        (0.5, 0.0, ""),
+        (0.0, 0.1, ""),
+        (0.0, 0.0, "may have fallen"),
+        (-0.01, 0.1, ""),
+        (-0.05, 0.1, "reward fell by 0."),
+        (-0.5, 0.1, "reward fell by 0."),
+    ],
 )
 def test_the_interval_may_not_reach_below_the_margin(shift: float, margin: float, said: str) -> None:
     found = objections({}, {"reward": rewards(shift)}, PROMPTS, margin=margin, **CHANCES)

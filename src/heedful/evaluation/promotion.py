@@ -24,8 +24,8 @@ def objections(
 
     compared: `evaluation.compare.compare` of old and new; what has a better direction and is clearly worse speaks against it.
     guarded: rewards by name, of the old and the new answers, in the order of `prompts`. Their paired difference must be known
-    well enough: its 95% interval may not reach further below 0 than margin standard deviations of the old version's rewards, nor
-    lie below 0 as a whole.
+    well enough: its 95% interval may not reach further below 0 than margin standard deviations of the old version's rewards,
+    nor lie below 0 as a whole.
     """
     found = []
     for name, (before, after) in guarded.items():
