@@ -74,7 +74,8 @@ def meant(fields: dict[str, Any]) -> dict[str, Any]:
     if 0 < fields.get("dual_clip", 0) <= 1:
         fields["dual_clip"] = 2.0
     if "in_flight" in fields:  # a feedback model, here a local one
-        fields |= {"source": fields["source"].replace("://", "") or "m", "model": "", "token_env": ""}
+        # Not the name of a folder that is there, as "." is: that becomes an absolute path.
+        fields |= {"source": "m" + fields["source"].replace("://", ""), "model": "", "token_env": ""}
     if fields.get("loss") not in (None, "sigmoid", "robust"):
         fields["label_smoothing"] = 0.0
     if "num_trainers" in fields:

@@ -33,7 +33,7 @@ def test_broken_config_of_a_model_is_one_paragraph(run: Path, tiny: Path, tmp_pa
     pairs = run / "consensus/preferences.jsonl"
     failed = heedful("reward", "train", "--model", broken, "--preferences", pairs, "--output", tmp_path / "rm")
     assert_one_paragraph(failed, f"{broken}: not a", "that can be loaded")
-    assert_one_paragraph(heedful("chat", broken, "--once", "Hello."), f"{broken}: not a causal language model")
+    assert_one_paragraph(heedful("chat", broken, "--once", "Hello."), f"{broken}: not a language model")
 
 
 def test_adapter_as_the_base_of_a_reward_model_is_one_paragraph(run: Path, tmp_path: Path) -> None:
