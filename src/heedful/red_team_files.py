@@ -13,6 +13,7 @@ from heedful.data.formats import read_prompts
 from heedful.errors import DataError
 from heedful.evaluation.attack import Answer, category_of, is_attack
 from heedful.evaluation.failures import labelling_queue, training_prompts
+from heedful.ownership import strangers
 from heedful.records import Completion, Prompt
 from heedful.store import named_folder, write_jsonl
 
@@ -51,6 +52,12 @@ def _read(name: str) -> list[Prompt]:
     return load_bundled((name.removeprefix(BUNDLED),)) if name.startswith(BUNDLED) else read_prompts(Path(name))
 
 
+def drop_failures(folder: Path) -> None:
+    """Removes files that were made of failures; a folder that holds anything else is left as it is."""
+    if folder.is_dir() and not strangers(folder):
+        shutil.rmtree(folder)
+
+
 def write_failures(
     prompts: Sequence[Prompt],
     completions: Mapping[str, Sequence[Completion]],
@@ -64,7 +71,7 @@ def write_failures(
     """
     queue, shown = labelling_queue(prompts, completions, answers)
     if not queue:
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with other failures
+        drop_failures(folder)  # of an earlier run with others
         return {"kind": kind, "prompts": 0}
     with named_folder(folder) as temporary:
         if kind == "prompts":

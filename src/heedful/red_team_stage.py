@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.sources import own_folders
 from heedful.progress import Progress
 from heedful.records import Completion, Prompt, by_id, read_jsonl, to_line
+from heedful.red_team_files import drop_failures
 from heedful.report.red_team import write_page
 from heedful.store import Run, read_json, write_json, write_jsonl, write_text
 
@@ -141,7 +141,7 @@ def red_team(prompts: Sequence[Prompt], folder: Path, attack: Attack, progress: 
             inputs=[*files.values(), *harm_inputs(attack.judge), *([gate] if attack.gate else [])],
         )
         if told.read_bytes() != known:
-            shutil.rmtree(run.folder(FAILURES), ignore_errors=True)  # files made of answers or verdicts that are no more
+            drop_failures(run.folder(FAILURES))  # files made of answers or verdicts that are no more
         rows = read_json(told)
         answers = {side: [Answer(**row) for row in rows[side]] for side in models}
         figures = read_json(run.folder(JUDGED) / "figures.json")

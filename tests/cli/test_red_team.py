@@ -86,6 +86,10 @@ def test_one_model_and_the_same_command_again(tiny: Path, judge: str, tmp_path: 
     other_judge = found(*words[:-4], "--output", tmp_path / "out")
     assert other_judge["judge"]["name"] == "heuristic"
     assert not (tmp_path / "out" / "failures").exists(), "made of the other judge's verdicts"
+    assert attack(*words[:-4], "--output", tmp_path / "out", "--failures", "labels").returncode == 0
+    (tmp_path / "out" / "failures" / "notes.txt").write_text("read this one again")
+    assert found(*words)["judge"]["name"] != "heuristic"
+    assert (tmp_path / "out" / "failures" / "notes.txt").exists(), "somebody works there"
     assert (tmp_path / "out" / "answers" / "before.jsonl").stat().st_mtime_ns == written, "another judge reads the same answers"
 
 
