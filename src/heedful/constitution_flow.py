@@ -13,7 +13,7 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.engine.device import choose_device
-from heedful.errors import DataError
+from heedful.errors import ConfigError, DataError
 from heedful.models.policy import export_merged
 from heedful.pipeline import Pipeline
 from heedful.prefer_stage import STAGE as PREFER
@@ -34,9 +34,14 @@ def constitution_run(config: Config, folder: Path, progress: Progress, command: 
     """Returns, and writes into summary.json, the results of both stages and what the red team found of each.
 
     Raises DataError for prompts without a split: either stage and the report would each hold out others; ConfigError where
-    the judge of stage 2 is neither to be measured nor forced.
+    the judge of stage 2 is neither to be measured nor forced, and for several rounds or an environment.
     """
     require_gate(config)
+    if config.rounds > 1 or config.environment.kind != "prompts":
+        raise ConfigError(
+            f"rounds = {config.rounds}, environment.kind = {config.environment.kind!r}: both stages of a constitution are one "
+            "round over prompts; leave rounds at 1 and environment.kind at 'prompts'"
+        )
     if config.prompts.files and not all(prompt.split for prompt in gathered(config.prompts.files)):
         raise DataError(
             f"{', '.join(config.prompts.files)}: not every prompt says whether it is for training; give each a 'split', train "

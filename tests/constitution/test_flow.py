@@ -45,6 +45,13 @@ def test_a_judge_that_nobody_measures_is_refused_before_stage_1(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("fields", [{"rounds": 2}, {"environment": {"kind": "tools"}}])
+def test_what_the_stages_would_not_read_is_refused_before_stage_1(tmp_path: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="are one round over prompts"):
+        constitution_run(parse({"prefer": {"force": True}} | fields, "here"), tmp_path / "run", silent, "")
+    assert not (tmp_path / "run").exists()
+
+
 def reply(body: Any) -> tuple[int, str]:
     """A revision that is another text for each prompt, so that none is a copy."""
     number = len(json.dumps(body)) % 97
