@@ -1,6 +1,6 @@
 """Tools at work, top to bottom: `heedful environment demo`.
 
-FOLDER/model: a model of some ten thousand weights, which has read transcripts of a calculator's use and of guesses.
+FOLDER/model: a model of some hundred thousand weights, which has read transcripts of a calculator's use and of guesses.
 FOLDER/prompts.jsonl: products that it has not read. FOLDER/run: an ordinary run directory in which it learns by its own
 trials to call the calculator.
 """

@@ -9,7 +9,7 @@ import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
 
-app = typer.Typer(help="Worlds that answer a policy while it acts: tools, retrieval, a game.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command()
@@ -79,5 +79,5 @@ def demo(
     for side, text in examples(output, 1):
         print(f"\n{side}:\n{printable(text)}")
     print(
-        f"\n{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s; the report is in {output / 'run' / 'report'}"
+        f"\n{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s; the report is {output / 'run' / 'report.html'}"
     )
