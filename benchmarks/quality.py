@@ -31,7 +31,8 @@ from heedful.engine.responses import num_tokens
 from heedful.models.policy import POLICY, REWARD, LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, RewardHead, answer_of
 from heedful.training.dpo import DPO, read_references
-from heedful.training.loop import batch_of_step, warmup_and_decay
+from heedful.training.loop import batch_of_step
+from heedful.training.optimiser import warmup_and_decay
 from heedful.training.reward import Group, PairwiseTraining, group_pairs, verdicts
 
 BASE = "smollm2-135m"

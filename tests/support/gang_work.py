@@ -23,7 +23,7 @@ from heedful.records import Message
 from heedful.reward_stage import new_reward_model
 from heedful.team import once, shared, team, together
 from heedful.training import rollout
-from heedful.training.loop import Optimiser
+from heedful.training.optimiser import Optimiser
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.reward import PairwiseTraining
 from heedful.training.rollout import Question

@@ -17,8 +17,9 @@ from heedful.config import DPOSection, LoraSection, PPOSection
 from heedful.errors import RewardError, StoreError, TrainingError
 from heedful.models.policy import POLICY, load_language_model
 from heedful.records import Message
-from heedful.training.loop import Optimiser, Outcome, Sample, Stop, batch_of_step, num_batches, run
+from heedful.training.loop import Outcome, Sample, Stop, batch_of_step, num_batches, run
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser
 from heedful.training.ppo import ppo
 from heedful.training.rollout import Question
 

@@ -78,6 +78,5 @@ def demo(
     table("Held-out tasks", ("", "before", "after", "difference (95%)"), rows)
     for side, text in examples(output, 1):
         print(f"\n{side}:\n{printable(text)}")
-    print(
-        f"\n{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s; the report is {output / 'run' / 'report.html'}"
-    )
+    told = f"{found['align']['steps']} steps of {method}, {found['seconds']:.0f} s"
+    print(f"\n{told}; the report is {output / 'run' / 'report.html'}")

@@ -18,8 +18,9 @@ from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.reward import Answer
 from heedful.models.trunk.packed import shared_tokens
 from heedful.store import new_folder
-from heedful.training.loop import Method, Optimiser, Outcome, Progress, Sample, Stop, run, silent, warmup_and_decay
+from heedful.training.loop import Method, Outcome, Progress, Sample, Stop, run, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, warmup_and_decay
 from heedful.training.rollout import HELDOUT_SEED, Question, answers_to
 
 Found = TypeVar("Found")

@@ -23,8 +23,9 @@ from heedful.errors import DataError
 from heedful.functional.losses.classes import class_loss
 from heedful.models.head import RewardHead
 from heedful.models.reward import Answer, RewardModel
-from heedful.training.loop import Optimiser, Outcome, Progress, Stop, batch_of_step, num_batches, run, silent, warmup_and_decay
+from heedful.training.loop import Outcome, Progress, Stop, batch_of_step, num_batches, run, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, warmup_and_decay
 from heedful.training.reward_head import NUM_FOLDS, FeatureModel, read_features
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse L2 penalties of a frozen trunk's head, tried by cross-validation

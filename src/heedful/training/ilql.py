@@ -23,8 +23,9 @@ from heedful.functional.logprobs import token_scores
 from heedful.functional.losses.ilql import ilql_loss, next_values, polyak
 from heedful.functional.masking import spread
 from heedful.models.ilql import ILQLHeads
-from heedful.training.loop import Optimiser, Progress, copy_into, run, shuffled, silent, warmup
+from heedful.training.loop import Progress, run, shuffled, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, copy_into, warmup
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from heedful.models.reward import Answer
 from heedful.training.adapter import add_policy, save_policy
 from heedful.training.control import AdaptiveKL, RunningMoments
 from heedful.training.critic import Critic
-from heedful.training.loop import Optimiser, Outcome, Progress, Sample, Stop, run, shuffled, silent, warmup
+from heedful.training.loop import Outcome, Progress, Sample, Stop, run, shuffled, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, warmup
 from heedful.training.policy_update import Batch, PolicyUpdate, Recipe
 from heedful.training.rollout import (
     HELDOUT_SEED,

@@ -23,7 +23,7 @@ from heedful.functional.masking import spread, token_weights
 from heedful.models.policy import POLICY, LanguageModel
 from heedful.models.trunk.packed import Packed, pack, shared_tokens
 from heedful.training.critic import Critic
-from heedful.training.loop import Optimiser
+from heedful.training.optimiser import Optimiser
 from heedful.training.rollout import Rollout, require_same_weights
 
 Batch = dict[str, Tensor]

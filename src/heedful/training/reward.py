@@ -20,8 +20,9 @@ from heedful.functional.losses.pairwise import centring_loss, pairwise_loss
 from heedful.functional.losses.ties import TieModel, log_tie_parameter, raw_tie_parameter, tie_aware_loss
 from heedful.models.reward import Answer, RewardModel
 from heedful.records import Message, Preference
-from heedful.training.loop import Optimiser, Outcome, Progress, Stop, batch_of_step, num_batches, run, silent, warmup_and_decay
+from heedful.training.loop import Outcome, Progress, Stop, batch_of_step, num_batches, run, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, warmup_and_decay
 
 # Rate of the tie parameter, one number that all pairs speak of: in a training's few dozen steps it has to travel by 1 or so.
 TIE_RATE = 0.03

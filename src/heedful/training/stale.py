@@ -27,7 +27,7 @@ from heedful.models.policy import POLICY, LanguageModel, ValueHead
 from heedful.models.reward import Answer
 from heedful.models.trunk.packed import pack
 from heedful.team import shared, spread, team, together
-from heedful.training.loop import copy_into
+from heedful.training.optimiser import copy_into
 from heedful.training.rollout import (
     Question,
     RewardFunction,

@@ -17,8 +17,9 @@ from torch import Tensor
 from heedful.functional.advantages import explained_variance, gae, token_rewards
 from heedful.functional.losses.ppo import entropy_bonus, policy_loss, value_loss
 from heedful.functional.masking import spread, whiten
-from heedful.training.loop import Optimiser, Progress, Stop, run, silent, warmup
+from heedful.training.loop import Progress, Stop, run, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, warmup
 from heedful.training.tictactoe.agent import Agent, Games, play_games
 from heedful.training.tictactoe.proof import measure
 from heedful.training.tictactoe.settings import BoardPPOSection

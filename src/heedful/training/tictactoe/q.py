@@ -18,8 +18,9 @@ from torch import Tensor
 
 from heedful.functional.losses.ilql import ilql_loss, next_values, polyak
 from heedful.functional.masking import masked_mean, spread
-from heedful.training.loop import Optimiser, Progress, Stop, copy_into, run, shuffled, silent, warmup
+from heedful.training.loop import Progress, Stop, run, shuffled, silent
 from heedful.training.metrics import Metrics
+from heedful.training.optimiser import Optimiser, copy_into, warmup
 from heedful.training.tictactoe.agent import Agent, Games, play_games
 from heedful.training.tictactoe.proof import measure
 from heedful.training.tictactoe.settings import BoardQSection
