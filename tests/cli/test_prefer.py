@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_model
+from chat_server import chat_server, completion
 from in_process import Done, assert_told, heedful
 
 from heedful.data.bundled import load_bundled
@@ -165,6 +167,40 @@ def test_letters_of_several_principles(place: Path, tmp_path: Path) -> None:
     if gate["forced"]:  # a random model may agree with people by luck
         assert result["forced"]
         assert "coin" in result["why_refused"]
+
+
+def test_a_judge_behind_an_address_is_asked_again_of_what_it_did_not_say(place: Path, tmp_path: Path) -> None:
+    """The same command, and nothing else is asked anew."""
+    shown = re.compile(r"Answer A:\n(.*)\n\nAnswer B:\n(.*)\n\n", re.DOTALL)
+    mute = [load_bundled()[0].messages[-1].content]
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        text = body["messages"][-1]["content"]
+        if mute and mute[0] in text:
+            return 200, completion("I would rather not say.")
+        first, second = shown.findall(text)[0]
+        return 200, completion("A" if (len(first), first) > (len(second), second) else "B")
+
+    with chat_server(answer) as (url, seen):
+        feedback = ("source=" + url, "model=big", "max_retries=0", "backoff_s=0")
+        sets = [f"prefer.feedback.{one}" for one in feedback]
+        sets += ["prefer.scorer=letters", "prefer.force=true", "prefer.gate=[]", "prefer.num_contrasted=0"]
+        cut = prefer(place, tmp_path / "run", *sets)
+        assert cut.returncode == 0, cut.stderr
+        lacking = json.loads(cut.stdout)["left_out"]["no readable opinion"]
+        assert lacking >= 1
+        mute.clear()
+        before = len(seen.bodies)
+        whole = prefer(place, tmp_path / "run", *sets)
+        assert whole.returncode == 0, whole.stderr
+        asked = len(seen.bodies) - before
+        again = prefer(place, tmp_path / "run", *sets)
+        assert len(seen.bodies) - before == asked, "whole is whole"
+    first, second = json.loads(cut.stdout), json.loads(whole.stdout)
+    assert "no readable opinion" not in second["left_out"]
+    assert second["num_preferences"] == first["num_preferences"] + lacking
+    assert asked == lacking * 2 * 2, "both orders of two principles each"
+    assert json.loads(again.stdout) == second
 
 
 def test_a_judge_that_may_be_a_coin_is_refused_and_forced(place: Path, tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from label_server import Server
-from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
+from label_server import Server, csrf, join
+from labelled_project import COMPLETIONS, PROMPTS
 
 from heedful.client import LabelServer
 from heedful.config import Config, RewardTermSection, RoundSection, parse
@@ -43,19 +46,6 @@ def token(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     made = json.loads(server.run("users token", "boss", "--name", "tests", "--days", "1", "--json"))["token"]
     monkeypatch.setenv("HEEDFUL_LABEL_TOKEN", made)
     return str(made)
-
-
-def csrf(page: str) -> str:
-    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
-    assert found, page
-    return found[1]
-
-
-def join(link: str, name: str) -> httpx2.Client:
-    client = httpx2.Client(timeout=60)
-    form = {"username": name, "password1": PASSWORD, "password2": PASSWORD}
-    assert client.post(link, data=form | {"csrfmiddlewaretoken": csrf(client.get(link).text)}).status_code == 302
-    return client
 
 
 class Labeler:
@@ -112,6 +102,60 @@ def test_a_round_waits_for_its_quota_and_goes_on(server: Server, token: str, tmp
     assert not (run / FILE).exists()
     with LabelServer(server.url) as labels:
         assert len([one for one in labels.projects() if one.slug.startswith("waits")]) == 1, "found again, not made twice"
+
+
+@contextmanager
+def proxy(server: Server) -> Iterator[tuple[str, list[int]]]:
+    """A proxy in front of the server, as nginx is one: it says 502 to as many requests as the list is long."""
+    away: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, content = 502, b"Bad Gateway"
+            if not away:
+                kept = {
+                    name: value for name, value in self.headers.items() if name.lower() in ("authorization", "content-type")
+                }
+                reply = httpx2.request(self.command, server.url + self.path, content=body, headers=kept, timeout=60)
+                status, content = reply.status_code, reply.content
+            else:
+                away.pop()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = forward
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_address[1]}", away
+    http.shutdown()
+    http.server_close()
+
+
+def test_a_wait_outlasts_a_proxy_that_says_the_server_is_away(server: Server, token: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    labeler = Labeler(server, "proxied")
+    (tmp_path / "proxied").mkdir()
+    with proxy(server) as (url, away):
+
+        def sleep(seconds: float) -> None:
+            if len(told) == 1:
+                away.extend([502] * 2)
+            else:
+                labeler(seconds)
+
+        settings = RoundSection(judges="people", server=url, quota=1, poll_s=0.01)
+        people = People(settings, tmp_path / "proxied", lambda _, __, said: told.append(said), sleep=sleep)
+        found = people.judge("proxied round 1", PROMPTS, COMPLETIONS, criterion="helpfulness")
+    assert any("does not answer, trying again" in said for said in told)
+    assert found, "what was judged meanwhile is there"
 
 
 def test_what_people_say_becomes_the_judgements_of_the_round(server: Server, token: str, tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_the_status_command_shows_each_round(two_rounds: Path, tmp_path: Path) -
     shown = heedful("status", run)
     assert "waiting for labels: 37 of 120 sets" in shown.stdout
     assert "project waits-round-1-0123456789 on http://127.0.0.1:8765" in shown.stdout
+    write_json(run / "waiting.json", told | {"project": "waits\x1b]0;owned\x07"})
+    assert "\x1b" not in heedful("status", run).stdout, "a folder of somebody else's may say anything"
     (row,) = json.loads(heedful("status", run, "--json").stdout)["rounds"]
     assert (row["state"], row["stage"], row["done"], row["total"]) == ("waiting", "label", 37, 120)
     assert_told(heedful("status", tmp_path / "absent"), "no run directory")

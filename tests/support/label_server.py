@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import httpx2
+from labelled_project import PASSWORD
+
 
 class Server:
     """`heedful label serve` on a free port, or with runs `heedful serve`. link: the first admin's invitation, None where there
@@ -55,3 +58,17 @@ def command(verb: str, home: Path, *rest: str, database: str | None = None) -> l
     """verb: one word, or two as in "users invite"."""
     given = ["--database", database] if database else []
     return [sys.executable, "-m", "heedful.cli.app", "label", *verb.split(), "--home", str(home), *given, *rest]
+
+
+def csrf(page: str) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    assert found, page
+    return found[1]
+
+
+def join(link: str, name: str) -> httpx2.Client:
+    """A browser without a window, in which somebody has joined by an invitation."""
+    client = httpx2.Client(timeout=60)
+    form = {"username": name, "password1": PASSWORD, "password2": PASSWORD}
+    assert client.post(link, data=form | {"csrfmiddlewaretoken": csrf(client.get(link).text)}).status_code == 302
+    return client

@@ -9,10 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
-from label_server import Server, command
-from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
+from label_server import Server, command, csrf, join
+from labelled_project import COMPLETIONS, PROMPTS
 
 from heedful.client import LabelServer, ServerError
 from heedful.records import Judgement, read_jsonl
@@ -29,20 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     join(found.link, "boss")
     yield found
     found.stop()
-
-
-def csrf(page: str) -> str:
-    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
-    assert found, page
-    return found[1]
-
-
-def join(link: str, name: str) -> httpx2.Client:
-    """A browser in which somebody has joined."""
-    client = httpx2.Client(timeout=60)
-    form = {"username": name, "password1": PASSWORD, "password2": PASSWORD}
-    assert client.post(link, data=form | {"csrfmiddlewaretoken": csrf(client.get(link).text)}).status_code == 302
-    return client
 
 
 def token_of(server: Server, name: str) -> str:
