@@ -146,23 +146,21 @@ def test_other_settings_start_anew_and_reuse_the_reference(project: dict[str, Pa
 def test_an_answer_that_was_cut_off_gets_no_end_of_text(
     project: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from heedful import offline_stage
-    from heedful.models.reward import Answer
+    from heedful.training import dpo
 
     ends: dict[str, bool] = {}
-    made = offline_stage.answer_of
 
-    def spy(model: Any, messages: Any, text: str, **options: Any) -> Answer:
-        answer = made(model, messages, text, **options)
-        ends[text] = answer.finished
-        return answer
+    def train(model: Any, train: Any, heldout: Any, *_: Any, **__: Any) -> Any:
+        ends.update({answer.text: answer.finished for group in [*train, *heldout] for answer in group.answers})
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(offline_stage, "answer_of", spy)
-    align_dpo(
-        *(config(project), tmp_path / "a", silent),
-        preferences=[project["preferences"]],
-        completions=[project["completions"]],
-    )
+    monkeypatch.setattr(dpo, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        align_dpo(
+            *(config(project), tmp_path / "a", silent),
+            preferences=[project["preferences"]],
+            completions=[project["completions"]],
+        )
     good, bad = zip(*map(small_data.answers, small_data.prompts(40)), strict=True)
     assert all(ends[text] for text in good)
     assert not any(ends[text] for text in bad), "their completions say finish = length"
