@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_data
 import tiny_model
+from command import heedful
 from pages import documented
 from transformers import AutoTokenizer
 
@@ -21,7 +20,6 @@ from heedful.offline_stage import align_dpo, align_kto, align_sft
 from heedful.records import Completion, Preference, Vote, read_jsonl
 from heedful.store import write_jsonl
 
-HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 SMALL = """
 [model]
 source = {model!r}
@@ -38,10 +36,6 @@ heldout_share = 0.2
 learning_rate = 0.003
 heldout_share = 0.2
 """
-
-
-def heedful(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*HEEDFUL, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")

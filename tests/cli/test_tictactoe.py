@@ -6,22 +6,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import judged
 import pytest
 import tiny_model
+from command import HEEDFUL, heedful
 from pages import documented
 
-HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 SHORT = ("--set", "max_steps=4", "--set", "games=16", "--set", "width=8", "--set", "eval_every=2")
-
-
-def heedful(*words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*HEEDFUL, *map(str, words)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")

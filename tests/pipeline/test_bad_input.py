@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,13 +231,7 @@ def test_unwritable_run_directory(config: Path, tmp_path: Path, place: str) -> N
 def test_disk_full_in_the_middle_keeps_what_is_finished(config: Path, whole: Path, tmp_path: Path) -> None:
     """A limit on file size stands for the full disk: the checkpoint, the first large file, does not fit."""
     folder = tmp_path / "run"
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    command = [sys.executable, small_run.__file__, str(config), str(folder)]
-    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=300, check=False)
+    full = small_run.start(config, folder, room=60_000)
     assert full.returncode == 1
     assert "cannot be written (File too large). Free space or choose another folder" in full.stderr
     assert not list(folder.rglob("*.tmp")), "a temporary file was left behind"

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, as a user starts it."""
+"""The command line as a user starts it: HEEDFUL from nothing, `heedful` in a process that has read its libraries already."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import copies
+
 HEEDFUL = [sys.executable, "-m", "heedful.cli.app"]
 
 
 def heedful(
     *arguments: str | Path, stdin: str = "", timeout: float = 300, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [*HEEDFUL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=timeout, check=False, cwd=cwd)
+    command = ["heedful", *map(str, arguments)]
+    return copies.run(_main, command=command, stdin=stdin, timeout=timeout, cwd=cwd)
+
+
+def _main() -> None:
+    from heedful.cli.app import main
+
+    main()
 
 
 def assert_one_paragraph(failed: subprocess.CompletedProcess[str], *said: str) -> None:

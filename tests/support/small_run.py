@@ -1,19 +1,16 @@
-"""A whole run on the tiny model, in a process of its own that may end itself at a given point.
-
-python small_run.py CONFIG RUN_DIR [STAGE DONE SIGNAL]
-
-DONE is a count of finished pieces, or "written": the stage has written its files and is not marked as done yet.
-"""
+"""A whole run on the tiny model, in a process of its own that may end itself at a given point."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import copies
 
 CONFIG = """
 seed = {seed}
@@ -56,13 +53,17 @@ def write_config(path: Path, model: Path, *, seed: int = 0, more: str = "") -> P
     return path
 
 
-def start(config: Path, folder: Path, *kill: str) -> subprocess.CompletedProcess[str]:
-    """The small run in its own process; kill: stage, count, signal at which it ends itself."""
-    command = [sys.executable, __file__, str(config), str(folder), *kill]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def start(config: Path, folder: Path, *kill: str, room: int = 0) -> subprocess.CompletedProcess[str]:
+    """The small run in its own process. kill: stage, done and signal of its end; room: bytes of its largest file, if not 0.
+
+    done: a count of finished pieces, or "written": the stage has written its files and is not marked as done yet.
+    """
+    stage, done, number = kill or ("", "0", "0")
+    command = ["heedful", "run", str(config), "--dir", str(folder)]
+    return copies.run(_run, config, folder, stage, done, int(number), room, command=command)
 
 
-def main() -> None:
+def _run(config: Path, folder: Path, stage: str, done: str, number: int, room: int) -> None:
     import torch
 
     from heedful.config import load
@@ -70,27 +71,22 @@ def main() -> None:
     from heedful.store import Run
 
     torch.set_num_threads(1)
-    # A suite that was started in the background ignores Ctrl-C, and so would its children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    config, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    stage, done, number = (*sys.argv[3:6], "", "0", "0")[:3]
+    if room:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     def progress(now: str, finished: int, total: int, note: str) -> None:
         if now == stage and done != "written" and finished == int(done):
-            os.kill(os.getpid(), int(number))
+            os.kill(os.getpid(), number)
 
     class Interrupted(Pipeline):
         def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
             def then() -> None:
                 work()
                 if (name, "written") == (stage, done):
-                    os.kill(os.getpid(), int(number))
+                    os.kill(os.getpid(), number)
 
             super().stage(name, then, settings, *inputs)
 
     with Run(folder) as run:
         Interrupted(load(config), run, progress, "heedful run")()
-
-
-if __name__ == "__main__":
-    main()
