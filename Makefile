@@ -23,7 +23,7 @@ demo: $(READY)
 
 # Two processes of one thread each are twice as fast as one of two; a file's tests share their models, so files stay whole.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -22,3 +22,13 @@ def shared_data() -> Path:
     if os.environ.get("HEEDFUL_CI") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that ask for most time come first, so that not one of them goes on alone when all others are done."""
+    asked: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        asked[item.path] = max(asked.get(item.path, 0), float(marker.args[0]) if marker else 0)
+    items.sort(key=lambda item: -asked[item.path])

@@ -11,8 +11,15 @@ from label_server import Server
 from labelled_project import COMPLETIONS, PASSWORD, PROMPTS
 from playwright.sync_api import Browser
 
+from heedful.web.labelling import background
 from heedful.web.labelling.files import Task, create_project
 from heedful.web.labelling.models import Project, User
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statistics_wait_for_nobody() -> None:
+    """Here no labeler is kept waiting by them, and at a low priority they would wait for the other half of the suite."""
+    background.NICENESS = 0
 
 
 @pytest.fixture

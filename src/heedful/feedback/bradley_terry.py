@@ -198,9 +198,9 @@ class _Bound:
         alpha_KT, edge_KT = alpha_KL[:, labeler_T], kappa_KL[:, labeler_T] * self.edge_T[block]
         # the nodes need no side, as they lie evenly about 0
         logit_NT = ((gap_T + sd_T * _X_D[:, None])[:, None] * alpha_KT + edge_KT).reshape(len(WEIGHT_N), -1)
-        size_NT = np.abs(logit_NT)
-        term_NT = (logit_NT - size_NT) / 2 - np.log1p(np.exp(-size_NT))
-        sums_T = SUMS_N @ (1 - np.exp(term_NT))
+        small_NT = np.exp(-np.abs(logit_NT))
+        term_NT = np.minimum(logit_NT, 0) - np.log(1 + small_NT)
+        sums_T = SUMS_N @ (np.where(logit_NT > 0, small_NT, 1) / (1 + small_NT))
         slope_KT, tilt_KT = sums_T[: len(WEIGHT_K)], sums_T[len(WEIGHT_K) :]
         by_gap_KT, by_sd_KT, by_kappa_KT = slope_KT * alpha_KT, tilt_KT * alpha_KT, slope_KT * edge_KT
         by_alpha_KT = gap_T * by_gap_KT + sd_T * by_sd_KT

@@ -20,11 +20,11 @@ def start(work: Callable[..., Any], *arguments: Any) -> AsyncResult[Any]:
     global _pool
     with _lock:
         if _pool is None:  # a fresh interpreter and no fork: this process has threads
-            _pool = multiprocessing.get_context("spawn").Pool(1, initializer=_quiet)
+            _pool = multiprocessing.get_context("spawn").Pool(1, _quiet, (NICENESS,))
         return _pool.apply_async(work, arguments)
 
 
-def _quiet() -> None:
+def _quiet(niceness: int) -> None:
     """In the worker: others go first, and Ctrl-C is for the server, whose end ends the worker."""
-    os.nice(NICENESS)
+    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
