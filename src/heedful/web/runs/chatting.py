@@ -161,7 +161,7 @@ def records(run: str | None = None) -> Opinions:
 
 
 def _at(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    return moment.isoformat(timespec="microseconds")
 
 
 def _completion(reply: Reply, prompt_id: str) -> Completion:
