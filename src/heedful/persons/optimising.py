@@ -45,4 +45,4 @@ def wishes_of(kept: Kept, persons: tuple[str, ...]) -> Wishes:
 
 def mean_reward(model: PersonalReward, persons: tuple[str, ...], features_TD: Array, ids: list[str]) -> Array:
     """(T,), over the persons, each at the most probable weights."""
-    return np.mean([model.rewards(person, features_TD, ids)[0] for person in persons], axis=0)
+    return np.asarray(np.mean([model.rewards(person, features_TD, ids)[0] for person in persons], axis=0))
