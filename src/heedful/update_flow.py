@@ -109,8 +109,9 @@ def update(
         heard = counts or f"{run / FEEDBACK}, which is not there"
         raise DataError(
             f"{run}: nothing was said that version {parent.version} has not learned from; looked for thumbs and corrections in "
-            f"{heard}. 'heedful chat {run}' adds to them, and --home LABELS, the folder of 'heedful serve', hears the web's "
-            "chat as well; of a run that has moved since, 'heedful label export-chat --run NAME --output chat', --feedback chat"
+            f"{heard}. 'heedful chat {run}' adds to them; --home LABELS, the folder of 'heedful serve', hears the web's chat "
+            "as well; what was said there before the run was moved comes by 'heedful label export-chat --run NAME --output "
+            "chat' and --feedback chat"
         )
     method, pairs = config.update.method, []
     if method == "ppo":

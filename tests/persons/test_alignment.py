@@ -11,7 +11,7 @@ import tiny_model
 import torch
 from in_process import assert_told, heedful
 
-from heedful.config import RewardTermSection, load
+from heedful.config import Config, RewardTermSection, load
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import ConfigError, DataError, SourceError, StoreError
 from heedful.models.policy import POLICY, load_language_model
@@ -21,13 +21,15 @@ from heedful.persons.folder import load as load_persons
 from heedful.records import Completion, Message, Prompt, Sampling, Vote, read_jsonl
 from heedful.rewards.personal import personal_place, require_known_persons
 from heedful.rewards.source import Sources, local_inputs, named
+from heedful.rounds import Round
+from heedful.run_layout import Layout
 from heedful.store import read_metrics, write_jsonl
 
 NUM_TEXTS = 240
 SAID = (Message(role="user", content="Tell me."),)
 SMALL = (
     "rloo.missing_eos_penalty=0",
-    "rloo.max_steps=6",
+    "rloo.max_steps=4",
     "rloo.episodes=16",
     "rloo.max_new_tokens=16",
     "rloo.learning_rate=0.02",
@@ -192,6 +194,15 @@ def test_a_group_is_enough_together_and_the_threshold_is_a_setting(folder: Path)
     require_known_persons([RewardTermSection(source=f"{folder}/persons#eve", min_labels=20)])
     with pytest.raises(DataError, match="these 2 persons gave 240 decided labels, and an adapter needs 241"):
         require_known_persons([RewardTermSection(source=f"{folder}/persons#eve,ada", min_labels=241)])
+
+
+def test_another_threshold_makes_no_finished_stage_anew(folder: Path, tmp_path: Path) -> None:
+    def settings(**fields: object) -> dict[str, object]:
+        config = Config.model_validate({"reward": {"terms": [{"source": f"{folder}/persons#ada"} | fields]}})
+        return Layout(config, tmp_path, Round(), config.reward.terms).align_settings
+
+    assert settings(min_labels=20) == settings()
+    assert settings(weight=2.0) != settings()
 
 
 def test_what_cannot_be_meant_is_refused(folder: Path, tmp_path: Path) -> None:
