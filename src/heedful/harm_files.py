@@ -16,7 +16,8 @@ from heedful.judging.feedback import open_feedback
 from heedful.models.sources import own_folders, resolve
 from heedful.rewards.asking import Judge
 from heedful.rewards.function import function_place, load_function
-from heedful.rewards.source import ENSEMBLE, is_url, local_inputs
+from heedful.rewards.mixture import ENSEMBLE
+from heedful.rewards.source import is_url, local_inputs
 from heedful.training.rollout import require_finite_rewards
 
 # Opens a judge, the same one each time.

@@ -60,7 +60,7 @@ class Hearing:
                 temperature=decoding.temperature, top_p=1.0, seed=self.seed, max_new_tokens=decoding.max_new_tokens
             ),
         )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="microseconds")  # a script says several things in a second
         if word == FIX:
             own, judgement = corrected(answer, text, self.who, now)
             add_opinions(self.folder, Opinions([prompt], [answer, own], [], [judgement]))

@@ -92,12 +92,21 @@ def _about(judgement: Judgement) -> tuple[str, ...]:
 
 
 def without(opinions: Opinions, known: Opinions) -> Opinions:
-    """Votes and judgements that are not among the known ones, with the prompts and completions that they are about."""
+    """Votes and judgements that are not among the known ones, with the prompts and completions that they are about.
+
+    A correction that says again what the known one says is known, whenever it was made.
+    """
     had = {(vote.labeler, vote.completion_id, vote.value) for vote in known.votes}
     votes = [vote for vote in opinions.votes if (vote.labeler, vote.completion_id, vote.value) not in had]
-    ids = {judgement.id for judgement in known.judgements}
-    judgements = [judgement for judgement in opinions.judgements if judgement.id not in ids]
+    heard = {_said_in(judgement) for judgement in known.judgements}
+    judgements = [judgement for judgement in opinions.judgements if _said_in(judgement) not in heard]
     return _whole(opinions, votes, judgements)
+
+
+def _said_in(judgement: Judgement) -> tuple[str, ...]:
+    """What tells a judgement from another one: of a correction who wrote what above which answer, else its id."""
+    about = _about(judgement)
+    return about if len(about) == 1 else (*about, *sorted(judgement.ranks))
 
 
 def _whole(opinions: Opinions, votes: list[Vote], judgements: list[Judgement]) -> Opinions:
@@ -225,8 +234,10 @@ def voted(answer: Completion, labeler: str, value: int, created_at: str) -> Vote
 
 
 def corrected(answer: Completion, text: str, labeler: str, created_at: str) -> tuple[Completion, Judgement]:
-    """What the answer should have been, as a completion, and the judgement that puts it above the answer."""
-    # Another correction of the same answer is another completion.
+    """What the answer should have been, as a completion, and the judgement that puts it above the answer.
+
+    The same words, said again after others, are the same completion and another judgement: of two the later one counts.
+    """
     own = Completion(
         id=f"{answer.prompt_id}/{CORRECTION}-{labeler}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
         prompt_id=answer.prompt_id,
@@ -236,7 +247,7 @@ def corrected(answer: Completion, text: str, labeler: str, created_at: str) -> t
         sampling=Sampling(temperature=0, top_p=1, seed=0, max_new_tokens=answer.sampling.max_new_tokens),
     )
     judgement = Judgement(
-        id=f"{own.id}/judgement",
+        id=f"{own.id}/{created_at}",
         prompt_id=answer.prompt_id,
         labeler=labeler,
         source="human",

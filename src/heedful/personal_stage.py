@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful.config import Config
+from heedful.config import LEAST_LABELS, Config
 from heedful.errors import DataError
 from heedful.offline_stage import align_dpo, align_kto
+from heedful.persons.enough import require_enough
 from heedful.persons.labels import Label
 from heedful.persons.reading import Files, Said, read_said
 from heedful.progress import Progress
 from heedful.records import Preference, Vote
 from heedful.store import write_jsonl
 
-LEAST = 200  # labels; see docs/methods/personalisation.md
 OWN = "own"  # folder of the output with what was picked from the files
 Method = Literal["dpo", "kto"]
 
@@ -32,7 +32,7 @@ def align_persons(
     files: Files,
     persons: Sequence[str],
     method: Method,
-    least: int = LEAST,
+    least: int = LEAST_LABELS,
 ) -> dict[str, Any]:
     """Trains an adapter on the labels of these persons. dpo takes pairs; kto votes, or pairs where there are none.
 
@@ -45,13 +45,7 @@ def align_persons(
     own = [label for label in said.labels if label.person in persons and label.value != 0.5]
     votes, pairs = ([label for label in own if (label.second is None) == alone] for alone in (True, False))
     used, what = (votes, "votes") if method == "kto" and votes else (pairs, "decided pairs")
-    if len(used) < least:
-        who = repr(persons[0]) if len(persons) == 1 else f"these {len(persons)} persons"
-        raise DataError(
-            f"{who} gave {len(used)} {what}, and an adapter needs {least}; collect {least - len(used)} more "
-            "('heedful persons ask' names the most telling), put persons of like wishes together, or choose answers with "
-            "'heedful persons best'"
-        )
+    require_enough(persons, len(used), what, least)
     if used is votes:
         path = output / OWN / "votes.jsonl"
         write_jsonl(path, [_vote(label, said) for label in votes])

@@ -36,6 +36,7 @@ from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward
+from heedful.rewards.personal import require_known_persons
 from heedful.rewards.source import Sources
 from heedful.rounds import Round
 from heedful.run_layout import Layout
@@ -74,6 +75,7 @@ class Pipeline:
         acts = config.environment.kind != "prompts"  # in an environment, which pays by itself
         self.layout = Layout(config, run.path, self.round, given or (() if acts else (RewardTermSection(),)))
         require_rewards_of_episodes(config, self.layout.trains_reward)
+        require_known_persons(self.layout.terms)
         self.freshly_trained: Reward | None = None
         self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process

@@ -228,7 +228,7 @@ def _scorer(config: Config, constitution: Constitution, calls: Path, told: Calla
                 "revise.scorer = 'reward': name a reward that exists, by --reward-model or [[reward.terms]], or set "
                 "revise.scorer to 'contrastive'"
             )
-        terms = [term.model_dump_json() for term in config.reward.terms]
+        terms = [term.model_dump_json(exclude={"min_labels"}) for term in config.reward.terms]
         parts = [file_hash(path) for term in config.reward.terms for path in local_inputs(term)]
         return JournaledScore(_Opened(lambda: _reward(config)), " ".join(["reward", *terms, *parts]), Calls(calls), told)
     principles = sorted((one for one in constitution.tagged(section.tags) if one.good), key=lambda one: -one.weight)

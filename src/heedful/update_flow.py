@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,10 +69,18 @@ class Update(NamedTuple):
     seed: int
 
 
-def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+def update(
+    run: Path,
+    progress: Progress,
+    *,
+    feedback: Sequence[Path] = (),
+    chats: Mapping[str, Opinions] | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
     """Returns the result: version, promoted, why_not, what was learned from, and the comparison with the version before.
 
-    feedback: folders beside RUN/feedback. overrides: of the run's settings. Raises DataError where nothing new was said.
+    feedback: folders beside RUN/feedback. chats: what was read elsewhere, by the words that say where. overrides: of the run's
+    settings. Raises DataError where nothing new was said.
     """
     base = (rounds_in(run) or [run])[-1]
     if not (base / "heedful.toml").is_file():
@@ -86,19 +94,24 @@ def update(run: Path, progress: Progress, *, feedback: Sequence[Path] = (), over
     versions = Versions(run)
     parent = versions.in_use
     _require_reward(config, base)
-    given = [read_opinions(place) for place in feedback]
+    given = {str(place): read_opinions(place) for place in feedback}
     if (run / FEEDBACK).is_dir():
-        given.append(read_opinions(run / FEEDBACK))
-    require_whole(merged(given), ", ".join(map(str, feedback)) or str(run / FEEDBACK))
+        given[str(run / FEEDBACK)] = read_opinions(run / FEEDBACK)
+    given |= chats or {}
+    require_whole(merged(given.values()), ", ".join(given))
     learned = reversed(versions.ancestry(parent)[:-1])  # of two opinions of one second the later version's counts
     old = merged(read_opinions(run / VERSIONS / str(one.version) / FEEDBACK) for one in learned)
-    said = merged([old, *given])
+    said = merged([old, *given.values()])
     new = without(said, old)
     num_new = len(new.votes) + len(new.judgements)
     if not num_new:
+        counts = ", ".join(f"{where} ({len(one.votes) + len(one.judgements)})" for where, one in given.items())
+        heard = counts or f"{run / FEEDBACK}, which is not there"
         raise DataError(
-            f"{run}: nothing was said that version {parent.version} has not learned from; thumbs and corrections come from "
-            "'heedful chat RUN', or from the web's chat by 'heedful label export-chat' and --feedback"
+            f"{run}: nothing was said that version {parent.version} has not learned from; looked for thumbs and corrections in "
+            f"{heard}. 'heedful chat {run}' adds to them; --home LABELS, the folder of 'heedful serve', hears the web's chat "
+            "as well; what was said there before the run was moved comes by 'heedful label export-chat --run NAME --output "
+            "chat' and --feedback chat"
         )
     method, pairs = config.update.method, []
     if method == "ppo":

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from heedful.errors import StoreError
+from heedful.errors import HeedfulError, StoreError
 from heedful.records import read_jsonl
+from heedful.rounds import folder_of, rounds_in
 from heedful.store import Journal, file_hash, write_json
 from heedful.versions import ABOUT, FOLDER, IN_USE, LOG, newest_policy, policy_in_use, root_of
+
+MOST_TOLD = 3  # of what came later, in one line
 
 
 class Version(BaseModel):
@@ -126,6 +129,47 @@ class Versions:
 
     def _use(self, one: Version) -> None:
         write_json(self.run / FOLDER / IN_USE, {"version": one.version, "policy": one.policy})
+
+
+# Said of a policy
+
+
+def standing_of(policy: Path) -> str:
+    """One line: which round and version this policy is, and what came later and does not answer.
+
+    "" for what is part of no run with rounds or versions. With a log that cannot be read it says that: talking goes on.
+    """
+    root = root_of(policy.parent.parent)
+    rounds = {folder_of(root, number): number for number in range(1, len(rounds_in(root)) + 1)}
+    try:
+        log = root / FOLDER / LOG
+        listed = read_jsonl(log, Version, unique="version") if log.is_file() else []
+    except HeedfulError as error:
+        return f"which version answers is unknown ({error})"
+    if not rounds and len(listed) < 2:
+        return ""
+    ours = policy.resolve()
+    version = next((one for one in listed if (root / one.policy).resolve() == ours), None)
+    first = ours if version is None else (root / listed[0].policy).resolve()
+    number = next((number for place, number in rounds.items() if first.is_relative_to(place.resolve())), 0)
+    if version is None or (version.version == 0 and len(listed) < 2):
+        name = f"round {number}" if number else "a policy that is in no log"
+    else:
+        name = f"version {version.version}" + (f" (from round {number})" if number else "")
+    later = [_named_round(place, one) for place, one in rounds.items() if one > number]
+    used = policy_in_use(root)
+    for one in listed:
+        if one.version > (version.version if version else 0):
+            here = used is not None and (root / one.policy).resolve() == used.resolve()
+            note = " (in use)" if here else "" if one.promoted else " (refused)"
+            later.append(f"version {one.version}{note}")
+    more = "... " if len(later) > MOST_TOLD else ""
+    rest = f"; later, and not answering: {more}{', '.join(later[-MOST_TOLD:])}" if later else ""
+    return f"{name} answers{rest}"
+
+
+def _named_round(place: Path, number: int) -> str:
+    return f"round {number}" + ("" if newest_policy(place) else " (no policy yet)")
 
 
 def _entry(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_model
 import torch
+from prompt_set import PromptSet
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -17,7 +18,6 @@ from heedful.engine.episodes import Episode, Step, World, play, tasks_of
 from heedful.engine.generation import Decoding, sample
 from heedful.engine.responses import response_logprobs
 from heedful.engine.scoring import score_responses
-from heedful.environments.prompts import PromptSet
 from heedful.environments.retrieval import Retrieval
 from heedful.environments.reward import Earned
 from heedful.errors import ModelError
@@ -137,6 +137,11 @@ def test_an_episode_is_broken_off_after_its_turns(model: LanguageModel) -> None:
 
 
 def test_a_prompt_set_played_is_the_completion_that_is_sampled(model: LanguageModel) -> None:
+    """So a run of `kind = "prompts"` plays in an environment too: the way that it goes gives what the protocol gives."""
+
+    def judge(answers: Sequence[Answer]) -> list[float]:
+        return [len(answer.text) + 0.5 * answer.finished for answer in answers]
+
     names = list(PROMPTS)
     tasks = tasks_of(names, samples_per_prompt=1, seed=5, only=range(len(names)))
     found = play(model, World(PromptSet, PROMPTS, 1, 8), tasks, Decoding(1.0, 1.0, 40), adapter=None)
@@ -154,6 +159,12 @@ def test_a_prompt_set_played_is_the_completion_that_is_sampled(model: LanguageMo
         assert all(answer.written)
         assert answer.finished == model.chat.finished(response.ids)
     assert {answer.finished for answer, _ in found} == {True, False}
+    ordinary = [
+        Answer(PROMPTS[name].messages, model.chat.text(one.ids), [], one.ids, model.chat.finished(one.ids))
+        for name, (one,) in zip(names, drawn, strict=True)
+    ]
+    assert Earned(judge)([answer for answer, _ in found]) == judge(ordinary)
+    assert Earned(judge)([answer for answer, _ in found])[0] > 0
 
 
 class Told(Echo):

@@ -11,7 +11,6 @@ from heedful.config import Config, EnvironmentSection, parse
 from heedful.engine.episodes import Environment
 from heedful.environments import react
 from heedful.environments.arithmetic import problems, transcript
-from heedful.environments.prompts import PromptSet
 from heedful.environments.retrieval import Retrieval, word_f1
 from heedful.environments.tictactoe import TicTacToe
 from heedful.environments.tool_worker import ToolError, calculate
@@ -30,14 +29,6 @@ def calculator(text: str) -> str:
         return calculate(text)
     except ToolError as error:
         return f"error: {error}"
-
-
-def test_a_prompt_set_is_an_environment_of_one_step() -> None:
-    environment: Environment = PromptSet(lambda messages, said: float(len(said)))
-    messages, info = environment.reset(prompt("Hello"), seed=0)
-    assert (messages[-1].content, info) == ("Hello", {})
-    step = environment.step("four")
-    assert (step.reward, step.terminated, step.truncated, step.done, step.observation) == (4.0, True, False, True, "")
 
 
 def test_a_task_with_tools_is_thought_action_observation_answer() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_t5
 import torch
+from prompt_set import PromptSet
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -27,7 +28,6 @@ from heedful.engine.generation import Decoding, sample
 from heedful.engine.lanes import lanes_for
 from heedful.engine.memory import shape_of
 from heedful.engine.responses import response_logprobs
-from heedful.environments.prompts import PromptSet
 from heedful.errors import ConfigError, ModelError
 from heedful.models import encoder_decoder
 from heedful.models.head import RewardHead

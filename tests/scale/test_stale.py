@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import gang_work
 import pytest
@@ -19,6 +21,7 @@ from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.training.policy_gradient import STALE_RATIO_CAP, PolicyGradient
 from heedful.training.rollout import Question, answers_to
+from heedful.training.stale import StaleSampler
 
 pytestmark = pytest.mark.timeout(120)
 SAME_GRADIENT = 2e-5  # float32 sums in another order, beside the largest
@@ -178,3 +181,52 @@ def test_a_rollout_worker_draws_ahead_and_changes_nothing(tiny: Path, tmp_path: 
     assert answers_alone == answers_both
     for one, other in zip(alone, both, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=SAME_WEIGHTS)
+
+
+def test_what_is_drawn_ahead_does_not_depend_on_an_evaluation_beside_it(tiny: Path) -> None:
+    """The model reads held-out prompts by policy and base, the packed way and by its own modules, which switch adapters."""
+    stale = method(tiny, 1)
+    stale.step(0)
+    assert stale.sampler
+    sampler, model = stale.sampler, stale.model
+    ids = torch.tensor([[5, 6, 7, 8]])
+
+    def look() -> tuple[list[float], list[torch.Tensor]]:
+        with model.remembering():
+            rewards = [stale._answers(adapter)[1] for adapter in (POLICY, None)]
+            states = [model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), adapter=adapter) for adapter in (POLICY, None)]
+        return [one for some in rewards for one in some], states
+
+    with ThreadPoolExecutor(1) as pool:
+        drawn, seen = pool.submit(sampler.draw, 1, [0, 1]).result(), look()
+        for _ in range(3):
+            ahead = pool.submit(lambda: [sampler.draw(1, [0, 1]) for _ in range(4)])
+            looks = [look()]
+            while not ahead.done():
+                looks.append(look())
+            assert all(found == drawn for found in ahead.result())
+            for rewards, states in looks:
+                assert rewards == seen[0]
+                assert all(torch.equal(one, other) for one, other in zip(states, seen[1], strict=True))
+
+
+def test_a_draw_finds_whole_versions_while_a_step_begins(tiny: Path) -> None:
+    """Whoever draws ahead looks through the versions at any moment: what it sees is finished before it can be seen."""
+    seen: list[dict[int, list[torch.Tensor]]] = []
+
+    class Seen(StaleSampler):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "held":
+                seen.append(dict(value))
+            super().__setattr__(name, value)
+
+    stale = method(tiny, 1)
+    assert stale.sampler
+    stale.sampler.__class__ = Seen
+    for step in range(3):
+        before = dict(stale.sampler.held)
+        earlier = stale.sampler.held
+        stale.sampler.begins(step)
+        assert list(earlier) == list(before), "what somebody looks through stays as it is"
+        assert list(seen[-1]) == list(stale.sampler.held)
+    assert [list(one) for one in seen] == [[0], [0, 1], [1, 2]]

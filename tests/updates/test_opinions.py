@@ -26,7 +26,7 @@ from heedful.opinions import (
     without,
     write_opinions,
 )
-from heedful.records import Completion, Message, Prompt, Sampling
+from heedful.records import Completion, Judgement, Message, Prompt, Sampling, read_jsonl
 from heedful.store import write_json
 from heedful.update_flow import marks_of
 
@@ -78,6 +78,35 @@ def test_the_latest_correction_of_a_person_counts() -> None:
     assert merged([found, earlier]).judgements == [second, his], "a stale copy changes nothing"
     assert without(found, earlier).judgements == [second]
     assert tally(found) == {other.id: 1, FIRST.id: -2, bobs.id: 1}
+
+
+def test_who_goes_back_to_an_earlier_opinion_is_heard(tmp_path: Path) -> None:
+    """A, then B, then A again, as fast as a script says it: A counts, and whether it is new depends on what was learned."""
+    heard = Hearing(tmp_path, one_answer(), seed=0, who="ada")
+    learned = []
+    for said in ("Good day.", "Good evening.", "Good day."):
+        heard.take(f"/fix {said}")
+        learned.append(merged([read_opinions(tmp_path / "feedback")]))
+    ids = [one.id for one in read_jsonl(tmp_path / "feedback" / "judgements.jsonl", Judgement, unique="id")]
+    assert len(ids) == 3, "nothing that was said is lost, and each has an id of its own"
+    first, second, third = learned
+    assert [preferences_of(one)[0].chosen for one in learned] == ["Good day.", "Good evening.", "Good day."]
+    assert len(preferences_of(third)) == 1
+    assert without(third, second).judgements == third.judgements, "a version that learned B has not learned A"
+    assert without(third, first).judgements == [], "one that learned A has"
+    for word in ("/up", "/down", "/up"):
+        heard.take(word)
+    found = merged([read_opinions(tmp_path / "feedback")])
+    assert [vote.value for vote in found.votes] == [1]
+    answer = found.votes[0].completion_id
+    assert tally(found)[answer] == 1, "the thumb came after the correction, in the same second"
+
+
+def test_corrections_that_were_learned_under_an_older_form_of_id_are_known() -> None:
+    own, judgement = corrected(FIRST, "Come in.", "ada", "2026-01-01")
+    older = judgement.model_copy(update={"id": f"{own.id}/judgement"})
+    assert older.id != judgement.id
+    assert without(Opinions([PROMPT], [FIRST, own], [], [judgement]), Opinions([], [], [], [older])).judgements == []
 
 
 def test_a_correction_takes_the_place_of_the_persons_own_thumb() -> None:

@@ -174,6 +174,9 @@ def test_the_command_lists_versions_and_goes_back(updated: Path, tmp_path: Path)
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
     assert shown.stdout.splitlines()[3].endswith("in use")
     assert heedful("update", run, "--rollback").stdout == "version 0 is in use\n"
+    talked = heedful("chat", run, "--once", "Hello", "--max-new-tokens", "4", "--json")
+    assert f"{run}: version 0 answers; later, and not answering: version 1\n" in talked.stderr
+    assert json.loads(talked.stdout)["message"] == "Hello"
     assert_told(heedful("update", run, "--rollback"), "there is none before it")
     assert_told(heedful("update", run, "--rollback", "7"), "there is no version 7; there are 0, 1")
     assert json.loads(heedful("update", run, "1", "--rollback", "--json").stdout)["in_use"] == 1

@@ -12,7 +12,7 @@ from heedful.errors import StoreError
 from heedful.hearing import Hearing
 from heedful.opinions import read_opinions
 from heedful.store import write_json
-from heedful.version_log import Version, Versions
+from heedful.version_log import Version, Versions, standing_of
 from heedful.versions import policy_in_use, root_of
 from heedful.web.runs.catalogue import find_runs
 
@@ -81,6 +81,42 @@ def test_a_round_answers_with_the_version_that_goes_on_from_it(tmp_path: Path, m
     assert policy_in_use(tmp_path / "round-3") == tmp_path / "round-3" / "ppo" / "policy"
     (tmp_path / "versions" / "in-use.json").unlink()
     assert policy_in_use(second) == second / "ppo" / "policy"
+
+
+def test_a_chat_says_who_answers_and_what_does_not(tmp_path: Path) -> None:
+    def told(place: str) -> str:
+        policy = policy_in_use(tmp_path / place)
+        assert policy is not None
+        return standing_of(policy)
+
+    plain = policy(tmp_path / "plain" / "ppo" / "policy", "alone", at=0)
+    assert standing_of(plain) == "", "there is nothing to choose from"
+    rounds(tmp_path / "house", 2)
+    assert told("house") == "round 2 answers"
+    assert told("house/round-1") == "round 1 answers; later, and not answering: round 2"
+    write_json(tmp_path / "house" / "round-3" / "manifest.json", {"stages": {}})
+    assert told("house") == "round 2 answers; later, and not answering: round 3 (no policy yet)"
+    (tmp_path / "house" / "round-3" / "manifest.json").unlink()
+    promote(tmp_path / "house", 1)
+    assert told("house") == "version 1 (from round 2) answers"
+    assert told("house/round-1") == "round 1 answers; later, and not answering: round 2, version 1 (in use)"
+    promote(tmp_path / "house", 2, promoted=False)
+    assert told("house") == "version 1 (from round 2) answers; later, and not answering: version 2 (refused)"
+    assert told("house/versions/2") == "version 2 (from round 2) answers"
+    Versions(tmp_path / "house").roll_back(0)
+    assert told("house") == "version 0 (from round 2) answers; later, and not answering: version 1, version 2 (refused)"
+    rounds(tmp_path / "house", 3)
+    assert told("house").endswith("not answering: round 3, version 1, version 2 (refused)")
+    rounds(tmp_path / "house", 4)
+    assert told("house").endswith("not answering: ... round 4, version 1, version 2 (refused)")
+
+
+def test_a_damaged_log_is_said_and_ends_no_chat(tmp_path: Path) -> None:
+    answers = policy(tmp_path / "ppo" / "policy", "version 0", at=0)
+    promote(tmp_path, 1)
+    (tmp_path / "versions" / "versions.jsonl").write_text("{}\n")
+    assert standing_of(answers).startswith("which version answers is unknown (")
+    assert "versions.jsonl:1" in standing_of(answers)
 
 
 def test_the_server_lists_rounds_and_no_versions(tmp_path: Path) -> None:

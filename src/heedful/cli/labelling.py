@@ -168,18 +168,15 @@ def export_chat(
     database: DATABASE = None,
     as_json: JSON = False,
 ) -> None:
-    """Write the thumbs and corrections of chats, for `heedful update --feedback`; the votes also for `heedful align kto`.
+    """Write the thumbs and corrections of chats, for `heedful align kto`, or for an update on another machine.
 
     Example: `heedful label export-chat --output chat`
     """
     from heedful.cli.terminal import emit
     from heedful.opinions import write_opinions
-    from heedful.web import home as web_home
+    from heedful.web.chats import read_chats
 
-    web_home.configure(home, database=database)
-    from heedful.web.runs.chatting import records
-
-    found = records(run)
+    found = read_chats(home, database=database, named=run)
     write_opinions(output, found)
     counts = {name: len(rows) for name, rows in found._asdict().items()}
     answered = counts["completions"] - counts["judgements"]

@@ -88,7 +88,7 @@ def adapter(
     prompts: PROMPTS = None,
     completions: COMPLETIONS = None,
     method: Annotated[Literal["dpo", "kto"], typer.Option(help="As in 'heedful align'.")] = "dpo",
-    least: Annotated[int, typer.Option("--least", min=1, help="Refuse below this many of their labels.")] = 200,
+    least: Annotated[int | None, typer.Option("--least", min=1, help="Refuse below this many of their labels; 200.")] = None,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
@@ -97,13 +97,13 @@ def adapter(
     Example: `heedful persons adapter --config heedful.toml --person ada --preferences pairs.jsonl --output ada`
     """
     from heedful.cli.terminal import Bars, emit
-    from heedful.config import load
+    from heedful.config import LEAST_LABELS, load
     from heedful.personal_stage import align_persons
 
     files = record_files(votes, judgements, preferences, prompts, completions, person[0] if len(person) == 1 else "")
     with Bars() as bars:
         loaded = load(config, tuple(overrides or ()))
-        found = align_persons(loaded, output, bars, files=files, persons=person, method=method, least=least)
+        found = align_persons(loaded, output, bars, files=files, persons=person, method=method, least=least or LEAST_LABELS)
     emit(
         found, as_json, f"{found['steps']} steps on {found['num_labels']} labels; the policy is in {output / method / 'policy'}"
     )

@@ -17,7 +17,7 @@ PAIRS = Annotated[
 ]
 _KINDS = (
     "A folder that 'heedful reward train' wrote, a sequence classifier in Hugging Face's layout (folder or hub id), "
-    "ensemble:FOLDER,FOLDER, python:module:function, file.py:function, or http(s)://..."
+    "FOLDER#PERSON,PERSON of 'heedful persons fit', ensemble:FOLDER,FOLDER, python:module:function, file.py:function, or http(s)://..."
 )
 SOURCE = Annotated[str, typer.Argument(help=_KINDS, metavar="SOURCE")]
 REWARD_SOURCE = Annotated[

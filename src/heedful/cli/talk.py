@@ -95,8 +95,9 @@ def chat(
 ) -> None:
     """Talk to a model; `--compare` shows base and aligned side by side. An empty line or Ctrl-D leaves, /new starts anew.
 
-    Of a run directory, /up and /down give the last answer a thumb, and `/fix TEXT` says what it should have been. They are kept
-    in RUN/feedback, from which `heedful update RUN` learns. With --tools they are refused.
+    Of a run with rounds or versions it says which one answers. Of a run directory, /up and /down give the last answer a thumb,
+    and `/fix TEXT` says what it should have been. They are kept in RUN/feedback, from which `heedful update RUN` learns. With
+    --tools they are refused.
 
     Example: `heedful chat heedful-demo --compare smollm2-135m --once "Knock, knock."`
     """
@@ -105,10 +106,13 @@ def chat(
     from rich.panel import Panel
     from rich.text import Text
 
-    from heedful.cli.terminal import emit
+    from heedful.cli.terminal import emit, printable
     from heedful.engine.conversation import Conversation
+    from heedful.version_log import standing_of
 
     talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if standing := standing_of(Path(policy_of(model))):
+        print(printable(f"{model}: {standing}"), file=sys.stderr)
     if tools or documents:
         from heedful.environments.worlds import with_tools
 

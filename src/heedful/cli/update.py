@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
+from heedful.cli.labelling import DATABASE, FOLDER
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,10 @@ def update(
         list[Path] | None,
         typer.Option("--feedback", help="A folder of 'heedful label export-chat', beside RUN/feedback. Repeatable."),
     ] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="The folder of 'heedful serve': its chats with RUN are heard as well.")
+    ] = None,
+    database: DATABASE = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Take an earlier version into use again.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the versions, and which is in use.")] = False,
     overrides: OVERRIDES = None,
@@ -28,9 +33,10 @@ def update(
 ) -> None:
     """Learn from the thumbs and corrections that are new; the new version is used only if its evaluation holds.
 
-    Every version is kept: `--list` shows them, `--rollback` takes the one before into use again, `--rollback 0` the run's own.
+    They are those of `heedful chat RUN`; with --home or --database those of the web's chat, too. Every version is kept:
+    `--list` shows them, `--rollback` takes the one before into use again, `--rollback 0` the run's own.
 
-    Example: `heedful update runs/first --feedback chat`
+    Example: `heedful update runs/first --home labels`
     """
     if version is not None and not rollback:
         raise typer.BadParameter("a version belongs to --rollback", param_hint="VERSION")
@@ -40,9 +46,14 @@ def update(
     from heedful.cli.terminal import Bars, emit, table
     from heedful.report.table import compare_table
     from heedful.update_flow import update as learn
+    from heedful.web.chats import read_chats
 
+    chats = {}
+    if home is not None or database:
+        place = home or FOLDER
+        chats[f"the web's chats of {place}"] = read_chats(place, database=database, run=run)
     with Bars() as bars:
-        result = learn(run, bars, feedback=feedback or (), overrides=overrides or ())
+        result = learn(run, bars, feedback=feedback or (), chats=chats, overrides=overrides or ())
     if as_json:
         emit(result, True)
         return

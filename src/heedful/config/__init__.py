@@ -21,13 +21,14 @@ from heedful.config.offline import DPOSection, FromFilesSection, ILQLSection, KT
 from heedful.config.online import GRPOSection, MonitorSection, PolicySection, PPOSection, RLOOSection
 from heedful.config.prefer import PreferSection
 from heedful.config.revise import ReviseSection
-from heedful.config.reward import LabelledSection, RewardSection, RewardTermSection
+from heedful.config.reward import LEAST_LABELS, LabelledSection, RewardSection, RewardTermSection
 from heedful.config.rounds import RoundSection
 from heedful.config.scale import ScaleSection
 from heedful.config.section import LoraSection, Section
 from heedful.config.update import UpdateSection
 
 __all__ = [
+    "LEAST_LABELS",
     "RUBRIC",
     "Config",
     "DPOSection",

@@ -216,7 +216,12 @@ def _source(source: str, folder: Path) -> str:
         members = source.removeprefix("ensemble:").split(",")
         return "ensemble:" + ",".join(_source(member.strip(), folder) for member in members)
     file, colon, function = source.rpartition(":")
-    return f"{_path(file, folder)}:{function}" if colon and file.endswith(".py") else _model(source, folder)
+    if colon and file.endswith(".py"):
+        return f"{_path(file, folder)}:{function}"
+    persons, number_sign, names = source.partition("#")
+    if number_sign and not os.path.isdir(_path(source, folder)):
+        return f"{_model(persons, folder)}#{names}"
+    return _model(source, folder)
 
 
 def _path(name: str, folder: Path) -> str:

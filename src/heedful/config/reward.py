@@ -8,19 +8,28 @@ from pydantic import Field, Strict
 
 from heedful.config.section import LoraSection, Names, Section
 
+# Decided labels of a person, or of a group together, below which no adapter is trained on them; docs/methods/personalisation.md
+LEAST_LABELS = 200
+
 
 class RewardTermSection(Section):
     """One of the rewards whose weighted sum PPO optimises."""
 
     source: str = Field(
         "trained",
-        description="trained, thumbs, a folder or hub id, ensemble:F,F, python:module:function, file.py:function, http(s)://...",
+        description=(
+            "trained, thumbs, a folder or hub id, FOLDER#PERSON,PERSON, ensemble:F,F, python:module:function, "
+            "file.py:function, http(s)://..."
+        ),
     )
     name: str = Field("", description="Its name in the metrics; empty: made from the source.")
     weight: float = Field(1.0, description="Factor of this reward in the sum; negative to keep something low.")
     label: str = Field("", description="Of a classifier: the name or number of the label whose logit is the reward.")
     reads: Literal["auto", "prompt+answer", "answer"] = Field(
         "auto", description="What a classifier reads; auto: what it was trained on, else both."
+    )
+    min_labels: int = Field(
+        LEAST_LABELS, ge=1, description="Of persons: nothing is optimised for them with fewer labels than this."
     )
     timeout_s: float = Field(30.0, gt=0, description="Of an HTTP endpoint: seconds for one whole request.")
     max_retries: int = Field(5, ge=0, description="Of an HTTP endpoint: tries after the first that failed.")

@@ -23,7 +23,9 @@ MAX_PASSAGE = 600  # characters
 
 
 def world_of(section: EnvironmentSection, prompts: Sequence[Prompt]) -> World | None:
-    """None for a prompt set, which needs no turns: it goes the ordinary way, with the same result."""
+    """None for a prompt set, the environment whose only action is the completion: the ordinary way of runs, with what the
+    protocol would give (tests/environments/test_episodes.py plays it so).
+    """
     if section.kind == "prompts":
         return None
     turns = {"tools": section.max_turns, "retrieval": 1, "tictactoe": 5}[section.kind]

@@ -17,13 +17,18 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from heedful.errors import DataError
 from heedful.persons.labels import Array
 from heedful.records import Message
+
+if TYPE_CHECKING:
+    from heedful.models.policy import LanguageModel
+    from heedful.models.reward import Answer
+    from heedful.training.reward_head import FeatureModel
 
 SURFACE = "surface"
 Reads = Literal["prompt+answer", "answer"]
@@ -109,23 +114,49 @@ def write_features(path: Path, texts: Sequence[Text], features_TD: Array) -> Non
     write_bytes(path, buffer.getvalue())
 
 
+def open_reader(source: str, reads: Reads, *, base: LanguageModel | None = None) -> Callable[[Sequence[Text]], Array]:
+    """What reads the features of texts that nobody has seen yet, (T, D) float32, again and again; a model is loaded once.
+
+    base: a language model that is loaded already, read without adapter where it is the source. Raises DataError for a file
+    of features, ModelError, SourceError.
+    """
+    if source == SURFACE:
+        return lambda texts: np.stack([surface(text.text) for text in texts])
+    if is_file(source):
+        raise DataError(
+            f"{source}: holds features of known texts, and an answer that is yet to be written has none; fit the persons with "
+            "--features surface, an encoder or a language model"
+        )
+    from heedful.training.reward_head import features_of
+
+    model, answer = _reading(source, reads, 0, base)
+    return lambda texts: np.asarray(features_of(model, [answer(text) for text in texts]).numpy())
+
+
 def _from_model(source: str, texts: Sequence[Text], reads: Reads, scratch: Path, progress: Progress, max_tokens: int) -> Array:
+    from heedful.training.reward_head import read_features as read
+
+    model, answer = _reading(source, reads, max_tokens, None)
+    return np.asarray(read(model, [answer(text) for text in texts], scratch, progress)[0].numpy())
+
+
+def _reading(
+    source: str, reads: Reads, max_tokens: int, base: LanguageModel | None
+) -> tuple[FeatureModel, Callable[[Text], Answer]]:
+    """A frozen model, and what makes a text into what it reads."""
     from heedful.engine.device import choose_device, choose_dtype
     from heedful.models.head import RewardHead
     from heedful.models.policy import load_language_model
     from heedful.models.reward import AdapterReward, Answer, answer_of, load_encoder_reward
-    from heedful.models.sources import is_encoder
-    from heedful.training.reward_head import FeatureModel
-    from heedful.training.reward_head import read_features as read
+    from heedful.models.sources import is_encoder, same_source
 
     device = choose_device()
-    model: FeatureModel
     if is_encoder(source):
         encoder = load_encoder_reward(source, "mean", device, reads=reads, frozen=True)
         encoder.max_tokens = min(encoder.max_tokens, max_tokens or encoder.max_tokens)
-        model, answers = encoder, [Answer(text.messages, text.text, [], [], text.finished) for text in texts]
-    else:
+        return encoder, lambda text: Answer(text.messages, text.text, [], [], text.finished)
+    if base is None or not same_source(base.source, source):
         base = load_language_model(source, dtype=choose_dtype("auto", device), device=device)
-        model = AdapterReward(base, RewardHead(base.hidden_size, "last+mean"), None, reads)
-        answers = [answer_of(base, text.messages, text.text, finished=text.finished) for text in texts]
-    return np.asarray(read(model, answers, scratch, progress)[0].numpy())
+    read = base
+    model = AdapterReward(read, RewardHead(read.hidden_size, "last+mean"), None, reads)
+    return model, lambda text: answer_of(read, text.messages, text.text, finished=text.finished)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from heedful.engine import scoring
 from heedful.models.reward import Answer, AnswerScorer
 
+ENSEMBLE = "ensemble:"  # begins a source that lists members
 Aggregate = Literal["mean", "mean-sd", "mean-variance", "worst"]
 
 

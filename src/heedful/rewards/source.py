@@ -6,6 +6,7 @@
 | `thumbs` | a person's 0 or 1, asked for while the policy learns |
 | a folder of `heedful reward train`, or a run directory | adapter, frozen trunk, encoder, classifier, or an ensemble of them |
 | another folder or a hub id | a Hugging Face sequence classifier as it is |
+| `FOLDER#PERSON`, `FOLDER#PERSON,PERSON` | the reward of a person or a group, of a folder of `heedful persons fit` |
 | `ensemble:SOURCE,SOURCE,...` | an ensemble of models |
 | `python:module:function`, `path/file.py:function` | a Python function |
 | `http://...`, `https://...` | an endpoint |
@@ -33,10 +34,10 @@ from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_o
 from heedful.models.sources import same_source
 from heedful.rewards.endpoint import EndpointReward
 from heedful.rewards.function import function_place, load_function
-from heedful.rewards.mixture import Aggregate, Ensemble, ModelReward, Reward, Scale, Term, WeightedSum
+from heedful.rewards.mixture import ENSEMBLE, Aggregate, Ensemble, ModelReward, Reward, Scale, Term, WeightedSum
+from heedful.rewards.personal import is_of_persons, personal_place, personal_reward
 
 TRAINED, THUMBS = "trained", "thumbs"
-ENSEMBLE = "ensemble:"
 
 
 class Sources:
@@ -93,9 +94,13 @@ class Sources:
             )
         if place := function_place(source):
             return load_function(source, place)
+        if personal_place(source):
+            return personal_reward(term, self.base)
         if source.startswith(ENSEMBLE):
             members = [self.reward(term.model_copy(update={"source": member})) for member in members_of(source)]
             return Ensemble(members, aggregate=self.aggregate, coef=self.coef)
+        if is_of_persons(source):
+            raise SourceError(f"{source}: holds the rewards of persons; name whose, as in '{source}#PERSON'")
         folder = reward_folder(source)
         return self._classifier(term) if folder is None else self._saved(folder, term)
 
@@ -103,7 +108,7 @@ class Sources:
         if not is_classifier(term.source):
             raise SourceError(
                 f"{term.source}: is no reward. Name a folder that 'heedful reward train' wrote, a sequence classifier in "
-                "Hugging Face's layout, python:module:function, path/file.py:function, or http(s)://..."
+                "Hugging Face's layout, FOLDER#PERSON, python:module:function, path/file.py:function, or http(s)://..."
             )
         model = load_classifier(
             term.source,
@@ -163,7 +168,8 @@ def members_of(source: str) -> list[str]:
     members = [member.strip() for member in source.removeprefix(ENSEMBLE).split(",") if member.strip()]
     if len(members) < 2:
         raise SourceError(f"{source}: an ensemble has two members at least, as in ensemble:first/model,second/model")
-    wrong = [member for member in members if member in (TRAINED, THUMBS) or is_url(member) or function_place(member)]
+    others = (is_url, function_place, personal_place)
+    wrong = [member for member in members if member in (TRAINED, THUMBS) or any(names(member) for names in others)]
     if wrong:
         raise SourceError(f"{source}: {wrong[0]!r} is no model; members are folders or hub ids, other kinds are terms of a sum")
     return members
@@ -188,6 +194,8 @@ def local_inputs(term: RewardTermSection) -> list[Path]:
             file = getattr(sys.modules[place.module], "__file__", None)
             return [Path(file)] if file else []
         return [place.file] if place.file.is_file() else []
+    if persons := personal_place(source):
+        return [persons[0]] if persons[0].is_dir() else []
     if source.startswith(ENSEMBLE):
         return [path for name in members_of(source) for path in local_inputs(term.model_copy(update={"source": name}))]
     folder = reward_folder(source) or Path(source).expanduser()

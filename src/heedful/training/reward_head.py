@@ -85,6 +85,16 @@ def _held_out(x: np.ndarray, p: np.ndarray, out: np.ndarray, strength: float) ->
 
 
 @torch.no_grad()
+def features_of(model: FeatureModel, answers: Sequence[Answer]) -> Tensor:
+    """Features (answers, D'), float32, in order, of a few answers: nothing is kept."""
+    found: list[Tensor] = [torch.empty(0)] * len(answers)
+    for batch in batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS):
+        for i, row in zip(batch, model.features([answers[i] for i in batch]).float().cpu(), strict=True):
+            found[i] = row
+    return torch.stack(found)
+
+
+@torch.no_grad()
 def read_features(model: FeatureModel, answers: Sequence[Answer], folder: Path, progress: Progress) -> tuple[Tensor, int]:
     """Features (answers, D'), float32, in order, read in batches that are kept in folder/features."""
     batches = batches_by_tokens([model.num_tokens(answer) for answer in answers], MAX_TOKENS)

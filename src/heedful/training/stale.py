@@ -83,6 +83,13 @@ class StaleSampler:
     def ahead(self) -> bool:
         """Whether this process draws beside its other work: a rollout worker, where two can read the model at once, or with a
         server the first worker.
+
+        What it does meanwhile, an evaluation above all, cannot change what is drawn. The packed trunk is told which adapter to
+        read and switches none; where a reward is read by the model's own modules (LanguageModel.using), those switch theirs,
+        which the trunk does not look at. Only `take` writes the adapter that draws, on the thread that draws. What is
+        remembered of a step's tokens (LanguageModel.remembering) decoding does not ask for, each draw has a generator and a
+        cache of its own, and no adapter is added once training has begun. Where the trunk does not know the model, this is
+        False, and answers are drawn in turn.
         """
         if self.server:
             return team().rank == 0
@@ -91,8 +98,8 @@ class StaleSampler:
     def begins(self, step: int) -> None:
         """The policy is now as the step begins with it; what may be drawn with it is begun."""
         tensors = [tensor.detach().clone() for tensor in self.model.adapter_parameters(POLICY).values()]
-        self.held = {version: kept for version, kept in self.held.items() if step - self.max_staleness <= version < step}
-        self.held[step] = tensors
+        kept_on = {version: kept for version, kept in self.held.items() if step - self.max_staleness <= version < step}
+        self.held = kept_on | {step: tensors}  # whole before it can be seen: an answer to a later step may be begun just now
         if self.server and team().rank == 0:
             for version, kept in self.held.items():  # more than the newest where a run was resumed
                 if version not in self.written:

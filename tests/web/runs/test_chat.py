@@ -19,6 +19,7 @@ from labelled_project import PASSWORD
 from heedful.records import Completion, Prompt, Vote, read_jsonl
 from heedful.store import write_json
 from heedful.talking import Answered
+from heedful.version_log import Versions
 from heedful.web.labelling.models import User
 from heedful.web.labelling.people import delete
 from heedful.web.runs import chatting
@@ -75,6 +76,19 @@ def test_thumbs_become_votes_with_all_that_was_said_before(chat: Chat, boss: Cli
     assert (completion.model, completion.policy_version) == ("smollm2-135m", "ppo-0-9")
     assert (completion.sampling.temperature, completion.sampling.max_new_tokens) == (0.5, 30)
     assert (vote.completion_id, vote.prompt_id, vote.labeler, vote.value) == (completion.id, prompt.id, "boss", 1)
+
+
+def test_the_page_says_which_version_answers(chat: Chat, boss: Client, runs: Path) -> None:
+    assert "keeps the policy" not in boss.get(f"/chat/{chat.pk}/").content.decode()
+    newer = runs / "first" / "versions" / "1" / "kto" / "policy"
+    write_json(newer / "heedful.json", {"base": "smollm2-135m", "policy_version": "1-kto"})
+    versions = Versions(runs / "first")
+    versions.add(newer, parent=versions.in_use, promoted=True, why_not=[], method="kto", num_new=2)
+    page = boss.get(f"/chat/{chat.pk}/").content.decode()
+    assert "version 0 answers; later, and not answering: version 1 (in use). A chat keeps the policy" in page
+    begun = chatting.begin(chat.owner, Found("first", runs / "first"), temperature=0.0, max_new_tokens=8)
+    assert begun is not None
+    assert "version 1 answers. A chat" in boss.get(f"/chat/{begun.pk}/").content.decode()
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "", "up"])

@@ -9,7 +9,7 @@ import run_folder
 from django.test import Client
 from labelled_project import SCRIPT
 
-from heedful.opinions import CORRECTION, PERSON, preferences_of
+from heedful.opinions import CORRECTION, PERSON, merged, preferences_of, tally, without
 from heedful.store import write_json
 from heedful.talking import Answered
 from heedful.web.labelling.models import User
@@ -49,6 +49,29 @@ def test_a_correction_becomes_a_judgement_above_the_answer(chat: Chat, boss: Cli
     assert [pair.chosen for pair in preferences_of(found)] == [own.text]
     assert chatting.records("another").judgements == []
     assert chatting.records("first") == found
+
+
+def test_who_goes_back_to_the_first_correction_or_thumb_is_heard(chat: Chat, boss: Client) -> None:
+    """In the records, and on the page."""
+    reply = chat.turns.get().replies.get(side="aligned")
+    exported = []
+    for text in ("Come in.", "Who's there?", "Come in."):
+        boss.post(f"/chat/{chat.pk}/correct/{reply.pk}/", {"text": text})
+        exported.append(chatting.records())
+    assert [preferences_of(found)[0].chosen for found in exported] == ["Come in.", "Who's there?", "Come in."]
+    # As an update reads them that learned the first, the second, or both.
+    first, second, third = exported
+    assert preferences_of(merged(exported))[0].chosen == "Come in."
+    assert [one.ranks for one in without(third, merged([first, second])).judgements] == [third.judgements[0].ranks]
+    assert without(third, first).judgements == []
+    for value in "101":
+        boss.post(f"/chat/{chat.pk}/thumb/{reply.pk}/", {"value": value})
+    found = chatting.records()
+    assert [vote.value for vote in found.votes] == [1]
+    assert tally(found)[found.votes[0].completion_id] == 1
+    page = boss.get(f"/chat/{chat.pk}/").content.decode()
+    assert 'aria-pressed="true" aria-label="Thumbs up for aligned"' in page
+    assert '<textarea name="text" rows="3" maxlength="8000" required dir="auto">Come in.</textarea>' in page
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "a\0b", "x" * 8_001])

@@ -128,12 +128,16 @@ def correct(reply: Reply, labeler: User, text: str) -> None:
     Correction.objects.create(reply=reply, labeler=labeler, text=text)
 
 
-def records(run: str | None = None) -> Opinions:
-    """Of what has a thumb or a correction; the latest of each person's counts. run: those of chats with it alone.
+def records(named: str | None = None, run: Path | None = None) -> Opinions:
+    """Of what has a thumb or a correction; the latest of each person's counts. named, run: of chats with the run of this name,
+    and of those with a policy in this folder, alone.
 
     As `heedful update` and `heedful align kto` read them.
     """
-    of = {} if run is None else {"reply__turn__chat__run": run}
+    of: dict[str, Any] = {} if named is None else {"reply__turn__chat__run": named}
+    if run is not None:
+        folders = Chat.objects.values_list("folder", flat=True).distinct()
+        of["reply__turn__chat__folder__in"] = [folder for folder in folders if Path(folder).is_relative_to(run.resolve())]
     thumbs = Thumb.objects.filter(**of).select_related("reply__turn__chat", "labeler").order_by("pk")
     corrections = Correction.objects.filter(**of).select_related("reply__turn__chat", "labeler").order_by("pk")
     prompts: dict[str, Prompt] = {}
@@ -161,7 +165,7 @@ def records(run: str | None = None) -> Opinions:
 
 
 def _at(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    return moment.isoformat(timespec="microseconds")
 
 
 def _completion(reply: Reply, prompt_id: str) -> Completion:

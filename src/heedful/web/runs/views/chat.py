@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from heedful.records import to_line
+from heedful.version_log import standing_of
 from heedful.web.labelling.views.rights import admin_only, user_of
 from heedful.web.runs import chatting
 from heedful.web.runs.catalogue import find_run, find_runs
@@ -67,7 +69,8 @@ def _own(request: HttpRequest, chat: UUID) -> Chat:
 @require_GET
 def chat(request: HttpRequest, chat: UUID) -> HttpResponse:
     found = _own(request, chat)
-    return render(request, "runs/chat.html", {"chat": found, "most": chatting.MOST_SAID} | _turns(request, found))
+    about = {"chat": found, "most": chatting.MOST_SAID, "standing": standing_of(Path(found.folder))}
+    return render(request, "runs/chat.html", about | _turns(request, found))
 
 
 @admin_only
