@@ -20,6 +20,7 @@ from pages import documented
 
 from heedful.cli.app import app
 from heedful.data.bundled import load_bundled
+from heedful.engine.conversation import Conversation
 from heedful.store import write_jsonl
 
 
@@ -230,6 +231,31 @@ def test_chat_shows_base_and_aligned_side_by_side(run: Path, tiny: Path) -> None
     talked = heedful("chat", run, "--max-new-tokens", "5", stdin="Hello.\n/new\nHello.\n\n")
     assert talked.returncode == 0, talked.stderr
     assert talked.stdout.count("aligned") == 2
+
+
+def test_chat_gives_the_best_of_several_answers(run: Path, tiny: Path, tmp_path: Path) -> None:
+    code = "def short(prompts, completions):\n    return [-float(len(text)) for text in completions]\n"
+    (tmp_path / "wishes.py").write_text(code)
+    asked = ("chat", run, "--once", "Knock, knock.", "--max-new-tokens", "8", "--json")
+    drawn = ("--temperature", "1", "--best-of", "6", "--reward-model", tmp_path / "wishes.py:short")
+    single, best = (json.loads(heedful(*asked, *more).stdout)["answers"] for more in (("--temperature", "1"), drawn))
+    assert len(best["aligned"]) < len(single["aligned"])
+    kept: list[list[str]] = []
+
+    def shortest(history: Any, replies: Any) -> int:
+        assert history[-1].content == "Hello."
+        kept.append([reply.text for reply in replies])
+        return min(range(len(replies)), key=lambda place: len(replies[place].text))
+
+    talk = Conversation(str(tiny), temperature=1.0, max_new_tokens=8, best_of=5, choose=shortest)
+    answers = talk.answer("Hello.")
+    assert len(set(kept[0])) > 1
+    assert answers == {str(tiny): min(kept[0], key=len)}
+    assert talk.histories[str(tiny)][-1].content == answers[str(tiny)], "the chosen one is what is remembered"
+    together = "--best-of N, 2 or more, and --reward-model SOURCE go together"
+    assert_one_paragraph(heedful(*asked, "--best-of", "3"), together)
+    assert_one_paragraph(heedful(*asked, "--reward-model", tmp_path / "wishes.py:short"), together)
+    assert_one_paragraph(heedful(*asked, *drawn[2:]), "the best of 6 answers needs a temperature above 0")
 
 
 @pytest.mark.parametrize("end", ["\n", ""], ids=["empty line", "end of input"])

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heedful.cli.flow import JSON
+from heedful.errors import ConfigError
 
 if TYPE_CHECKING:
+    from heedful.engine.conversation import Choose
     from heedful.environments.conversation import ToolConversation
 
 MODEL = Annotated[str, typer.Option("--model", help="A folder, a hub id, or the alias smollm2-135m.")]
@@ -90,10 +92,16 @@ def chat(
     documents: Annotated[
         list[Path] | None, typer.Option("--documents", help="With --tools: text, markdown or JSONL to search. Repeatable.")
     ] = None,
+    best_of: Annotated[int, typer.Option("--best-of", min=1, help="Answers drawn, of which the best is given.")] = 1,
+    reward: Annotated[
+        str | None, typer.Option("--reward-model", help="With --best-of: what is best. Any reward, FOLDER#PERSON among them.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JSON = False,
 ) -> None:
     """Talk to a model; `--compare` shows base and aligned side by side. An empty line or Ctrl-D leaves, /new starts anew.
+
+    With --best-of it draws several answers and gives the one that a reward likes best, a person's for instance.
 
     Of a run with rounds or versions it says which one answers. Of a run directory, /up and /down give the last answer a thumb,
     and `/fix TEXT` says what it should have been. They are kept in RUN/feedback, from which `heedful update RUN` learns. With
@@ -110,7 +118,17 @@ def chat(
     from heedful.engine.conversation import Conversation
     from heedful.version_log import standing_of
 
-    talk = Conversation(policy_of(model), compare, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    if (best_of > 1) != (reward is not None) or (reward is not None and (tools or documents)):
+        raise ConfigError("--best-of N, 2 or more, and --reward-model SOURCE go together, without --tools")
+    talk = Conversation(
+        policy_of(model),
+        compare,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        best_of=best_of,
+        choose=_chooser(reward) if reward else None,
+    )
     if standing := standing_of(Path(policy_of(model))):
         print(printable(f"{model}: {standing}"), file=sys.stderr)
     if tools or documents:
@@ -152,6 +170,13 @@ def chat(
             for name, text in answers.items()
         ]
         console.print(Columns(panels, padding=(0, 0), expand=False))
+
+
+def _chooser(reward: str) -> Choose:
+    from heedful.config import parse, with_reward
+    from heedful.rewards.asking import Judge
+
+    return Judge(with_reward(parse({}, "--reward-model"), reward, "", "auto")).best
 
 
 def _chat_with_tools(talk: ToolConversation, once: str | None, as_json: bool) -> None:

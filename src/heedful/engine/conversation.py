@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,12 +22,31 @@ class Reply(NamedTuple):
     finished: bool
 
 
+# The place of the best reply to what was said.
+Choose = Callable[[Sequence[Message], Sequence[Reply]], int]
+
+
 class Conversation:
-    """Keeps one history for each model. compare: a second model; the aligned one's own base is not loaded twice."""
+    """Keeps one history for each model. compare: a second model; the aligned one's own base is not loaded twice.
+
+    best_of: replies that each draws, of which `choose` picks the one that is given. Raises ConfigError for several at
+    temperature 0, where they would be one.
+    """
 
     def __init__(
-        self, model: str, compare: str | None = None, *, temperature: float = 0.0, max_new_tokens: int = 80, seed: int = 0
+        self,
+        model: str,
+        compare: str | None = None,
+        *,
+        temperature: float = 0.0,
+        max_new_tokens: int = 80,
+        seed: int = 0,
+        best_of: int = 1,
+        choose: Choose | None = None,
     ) -> None:
+        if best_of > 1 and temperature == 0:
+            raise ConfigError(f"the best of {best_of} answers needs a temperature above 0, at which they differ; try 0.7")
+        self.best_of, self.choose = best_of, choose
         device = choose_device()
         dtype = choose_dtype("auto", device)
         first, reweight = load_policy(model, dtype=dtype, device=device)
@@ -88,12 +107,12 @@ class Conversation:
                 [ids[-room:]],
                 self.decoding,
                 adapter=adapter,
-                samples_per_prompt=1,
+                samples_per_prompt=self.best_of,
                 generator=self.generator,
                 reweight=reweight,
             )
-            ids = drawn[0][0].ids
-            replies[name] = Reply(model.chat.text(ids), finished=ids[-1] in model.chat.eos_ids)
+            found = [Reply(model.chat.text(one.ids), finished=one.ids[-1] in model.chat.eos_ids) for one in drawn[0]]
+            replies[name] = found[self.choose(history, found) if self.choose else 0]
             self.histories[name] = [*history, Message(role="assistant", content=replies[name].text)]
         self.last = replies
         return replies

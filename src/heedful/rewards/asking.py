@@ -1,4 +1,4 @@
-"""Asking a reward of any kind about files: `heedful reward score` and `heedful reward evaluate`."""
+"""Asking a reward of any kind: about files, as `heedful reward score` and `evaluate` do, and which answer is the best."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from heedful.config import Config
 from heedful.data.formats import read_completions, read_preferences, read_prompts
 from heedful.data.labelled import read_labelled, two_classes
+from heedful.engine.conversation import Reply
 from heedful.engine.device import choose_device, choose_dtype
 from heedful.errors import DataError
 from heedful.evaluation.classification import classification
@@ -45,6 +46,13 @@ class Judge:
         if not messages:
             return Answer((), text, [], base.chat.response_ids(text, finished=finished), finished)
         return answer_of(base, messages, text, finished=finished)
+
+    def best(self, history: Sequence[Message], replies: Sequence[Reply]) -> int:
+        """The place of the reply with the greatest reward: what a conversation chooses by."""
+        answers = [self.answer(tuple(history), reply.text, finished=reply.finished) for reply in replies]
+        rewards = self.reward(answers)
+        require_finite_rewards(rewards, answers)
+        return rewards.index(max(rewards))
 
 
 def score_completions(config: Config, prompts: Path, completions: Path) -> dict[str, float]:
