@@ -1,86 +1,179 @@
-"""The same team with its second worker as an actor of Ray; where Ray is not installed, what says so."""
+"""The same team with its second worker as an actor of Ray, also when the node that it was on is lost; and what is refused."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-from importlib.util import find_spec
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
+import copies
 import pytest
 import small_data
 import stuck
-from command import HEEDFUL, assert_one_paragraph, heedful
+from command import HEEDFUL, assert_one_paragraph
 
+from heedful.config import ScaleSection
+from heedful.errors import ConfigError, HeedfulError
+from heedful.scale.members import Member
 from heedful.store import read_metrics, write_jsonl
 
-HAS_RAY = find_spec("ray") is not None
 pytestmark = pytest.mark.timeout(400)
+SILENT = {"include_dashboard": False, "object_store_memory": 80_000_000}
 
 
-def dpo(tiny: Path, tmp_path: Path, output: str, *settings: str) -> list[str]:
-    config = tmp_path / "small.toml"
+@pytest.fixture(autouse=True)
+def _short_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # its sockets lie below
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which a RayRunner puts elsewhere
+
+
+def dpo(tiny: Path, folder: Path, *settings: str) -> list[str]:
+    folder.mkdir()
+    config = folder / "small.toml"
     config.write_text(
-        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 3\n[dpo.lora]\nrank = 4\nlayers = 2\n'
+        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 3\ncheckpoint_every = 1\n'
+        "[dpo.lora]\nrank = 4\nlayers = 2\n[scale]\nnum_trainers = 2\n"
     )
-    write_jsonl(tmp_path / "pairs.jsonl", small_data.preferences(24))
+    write_jsonl(folder / "pairs.jsonl", small_data.preferences(24))
     chosen = [part for text in settings for part in ("--set", text)]
-    asked = ["--config", str(config), "--preferences", str(tmp_path / "pairs.jsonl"), "--output", str(tmp_path / output)]
+    asked = ["--config", str(config), "--preferences", str(folder / "pairs.jsonl"), "--output", str(folder / "out")]
     return ["align", "dpo", *asked, "--json", *chosen]
 
 
-@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
+class Run:
+    """`heedful align dpo` as a user starts it."""
+
+    def __init__(self, tiny: Path, folder: Path, *settings: str) -> None:
+        arguments = dpo(tiny, folder, *settings)
+        self.out, self.temporary, self.said, self.told = (folder / name for name in ("out", "temporary", "said", "told"))
+        self.temporary.mkdir()
+        environment = os.environ | {"TMPDIR": str(self.temporary), "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        # Files and no pipes: Ray's own processes hold these ends a while longer.
+        with self.said.open("w") as errors, self.told.open("w") as output:
+            self.process = subprocess.Popen([*HEEDFUL, *arguments], stdout=output, stderr=errors, env=environment)
+
+    def until(self, reached: Callable[[], bool] = lambda: False) -> None:
+        """Waits for something, or for the end. A run that makes no step is ended, see stuck.py."""
+        grows = [self.said, self.out / "metrics.jsonl"]
+        stuck.wait(lambda: self.process.poll() is None and not reached(), self.process.kill, self.temporary, *grows)
+
+    def steps(self) -> int:
+        return len(read_metrics(self.out))
+
+    def result(self) -> tuple[object, bytes]:
+        assert self.process.returncode == 0, self.said.read_text()
+        policy = self.out / "dpo" / "policy" / "adapter_model.safetensors"
+        return json.loads(self.told.read_text()), policy.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, bytes]:
+    """The run by two processes."""
+    run = Run(tiny, tmp_path_factory.mktemp("processes") / "run", "scale.runner=processes")
+    run.until()
+    return run.result()
+
+
+def test_a_worker_by_ray_is_a_worker(tiny: Path, tmp_path: Path, undisturbed: tuple[object, bytes]) -> None:
+    run = Run(tiny, tmp_path / "run", "scale.runner=ray")
+    run.until()
+    assert run.result() == undisturbed
+
+
+def test_a_node_that_is_lost_is_waited_for_and_the_run_goes_on_by_itself(
+    tiny: Path, tmp_path: Path, undisturbed: tuple[object, bytes]
+) -> None:
+    """Two nodes with a place each: the first worker's, and that of the second, which is killed with all that is on it."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SILENT})
+    try:
+        second = cluster.add_node(num_cpus=1, **SILENT)
+        run = Run(tiny, tmp_path / "run", "scale.runner=ray", f"scale.address={cluster.address}")
+        try:
+            run.until(lambda: run.steps() >= 2)
+            cluster.remove_node(second, allow_graceful=False)
+            run.until(lambda: "waiting up to 300 s for a node to join" in run.said.read_text())
+            taken = run.steps()
+            cluster.add_node(num_cpus=1, **SILENT)
+            run.until()
+            said = run.said.read_text()
+            assert run.result() == undisturbed
+        finally:
+            run.process.kill()
+            run.process.wait(timeout=10)
+    finally:
+        cluster.shutdown()
+    assert 2 <= taken < run.steps()
+    assert re.search(r"worker 1 (was ended by SIGKILL|did not come to the others in time).*; all workers start anew", said)
+    # A node that was just killed is still counted for some seconds.
+    assert re.search(r"2 workers need one CPU each; the Ray cluster has [12], 0 of them free, and had no place for worker 1", said)
+    assert "the Ray cluster has a place for each worker again" in said
+
+
+# What is refused
+
+
+def without_ray() -> None:
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    from heedful.cli.app import main
+
+    main()
+
+
 def test_without_ray_the_extra_is_named(tiny: Path, tmp_path: Path) -> None:
-    failed = heedful(*dpo(tiny, tmp_path, "out", "scale.runner=ray", "scale.num_trainers=2"))
+    failed = copies.run(without_ray, command=["heedful", *dpo(tiny, tmp_path / "run", "scale.runner=ray")])
     assert_one_paragraph(failed, "scale.runner = 'ray' needs Ray", "pip install 'heedful[ray]'")
 
 
-@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'heedful[ray]'")
-def test_two_workers_by_ray_are_two_workers_also_when_an_actor_is_killed(tiny: Path, tmp_path: Path) -> None:
-    """As processes, and as actors of which one is killed: the same result, to the bit."""
-    found = []
-    for runner in ("processes", "ray"):
-        asked = dpo(tiny, tmp_path, runner, f"scale.runner={runner}", "scale.num_trainers=2", "dpo.checkpoint_every=1")
-        temporary, said, result = (tmp_path / f"{runner}-{name}" for name in ("temporary", "said", "result"))
-        temporary.mkdir()
-        # Files and no pipes: Ray's own processes hold these ends a while longer. Its sockets need a short path.
-        environment = os.environ | {"TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
-        with said.open("w") as errors, result.open("w") as output:
-            process = subprocess.Popen([*HEEDFUL, *asked], stdout=output, stderr=errors, env=environment)
-        grows = [said, tmp_path / runner / "metrics.jsonl"]
-
-        def goes_on(process: subprocess.Popen[bytes] = process, until: int = 2 if runner == "ray" else 1000) -> bool:
-            return process.poll() is None and len(read_metrics(tmp_path / "ray")) < until
-
-        stuck.wait(goes_on, process.kill, temporary, *grows)
-        if runner == "ray":
-            actors = [one for one in psutil.Process(process.pid).children(recursive=True) if "ray::Holder" in one.name()]
-            assert len(actors) == 1
-            actors[0].kill()
-        stuck.wait(lambda process=process: process.poll() is None, process.kill, temporary, *grows)  # type: ignore[misc]
-        stdout, stderr = result.read_text(), said.read_text()
-        assert process.returncode == 0, stderr
-        assert ("worker 1 was ended by SIGKILL" in stderr) == (runner == "ray")
-        found.append(json.loads(stdout))
-    assert found[0] == found[1]
-    policies = [(tmp_path / runner / "dpo" / "policy" / "adapter_model.safetensors") for runner in ("processes", "ray")]
-    assert policies[0].read_bytes() == policies[1].read_bytes()
-
-
-@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'heedful[ray]'")
-def test_a_cluster_that_is_too_small_is_told_before_anything_loads(tmp_path: Path) -> None:
-    import ray
-
-    from heedful.config import ScaleSection
-    from heedful.errors import ConfigError
+@pytest.mark.parametrize(
+    ("address", "said"), [("127.0.0.1:9", "Connection refused"), ("ray://127.0.0.1:9", "refused"), ("auto", "Could not find any")]
+)
+def test_an_address_where_no_cluster_answers_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
     from heedful.scale.ray import RayRunner
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    try:
-        section = ScaleSection(runner="ray", num_trainers=2, num_rollout_workers=3, address="auto")
-        with pytest.raises(ConfigError, match=r"num_rollout_workers = 3 ask for 5 workers.* has 2: 3 are missing"):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no cluster of this machine left its address
+    clock = time.monotonic()
+    with pytest.raises(ConfigError, match=rf"scale.address = '{address}': no Ray cluster answers there \(.*{said}.*ray start"):
+        RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address=address))
+    assert time.monotonic() - clock < 20
+
+
+@pytest.fixture
+def small_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import ray
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    ray.init(num_cpus=2, logging_level="ERROR", log_to_driver=False, **SILENT)
+    yield
+    ray.shutdown()
+
+
+def test_a_cluster_that_is_too_small_or_busy_is_told(
+    small_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too small: before anything loads. Busy: after the wait for a place."""
+    import ray
+
+    from heedful.scale.ray import Holder, RayRunner
+
+    section = ScaleSection(runner="ray", num_trainers=2, num_rollout_workers=3, address="auto", node_wait_s=4)
+    with pytest.raises(ConfigError, match=r"num_rollout_workers = 3 ask for 5 workers, each with one CPU.* has 2: 3 are missing"):
+        RayRunner(["true"], tmp_path, section)
+    with monkeypatch.context() as gpus:
+        gpus.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        with pytest.raises(ConfigError, match=r"ask for 5 workers, each with one GPU.* has 0: 5 are missing"):
             RayRunner(["true"], tmp_path, section)
-    finally:
-        ray.shutdown()
+    other = ray.remote(num_cpus=1)(Holder).remote("")
+    ray.get(other.place.remote(), timeout=60)
+    runner = RayRunner(["true"], tmp_path, section.model_copy(update={"num_rollout_workers": 0}))
+    with pytest.raises(HeedfulError, match=r"has 2, 0 of them free, and had no place for worker 1 within .* = 4 s.* add a node"):
+        runner.start([Member(rank, 2, 2, "", 60.0) for rank in (0, 1)])
+    assert "for worker 1 yet; waiting up to 4 s for a node to join" in capsys.readouterr().err

@@ -21,6 +21,9 @@ class ScaleSection(Section):
     deadline_s: float = Field(
         600.0, gt=0, description="A worker that others have waited for this long counts as lost, and all are started anew."
     )
+    node_wait_s: float = Field(
+        300.0, gt=0, description="Under Ray, how long workers wait for a place after a node was lost, or while others use it."
+    )
 
     max_staleness: int = Field(
         0, ge=0, le=8, description="Answers of a step are drawn with the weights of so many steps before; 0: with its own."

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,31 +20,36 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heedful.config import ScaleSection
-from heedful.errors import ConfigError
+from heedful.errors import ConfigError, HeedfulError
 from heedful.scale.members import Member
 from heedful.scale.room import visible_gpus
 from heedful.scale.runners import STOP_S, ProcessRunner, free_port
 
 LONGEST_CALL_S = 30.0  # any call of an actor only starts, asks after, or ends a process
+ANSWER_S = 10.0  # in which a cluster's address is to accept a connection
+SILENT_S = 10.0  # without places for all; then it is told what is waited for
 
 
 class Holder:
-    """What an actor is: one process, started where the actor is."""
+    """What an actor is: one process, started where the actor is. That of member 0 only holds its place."""
 
     def __init__(self, log: str) -> None:
-        self.log = log
+        self.log = Path(log)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
         told = os.environ | environment
+        if not self.log.parent.is_dir():  # another machine, which has no such run directory
+            self.log = Path(tempfile.mkdtemp(prefix="heedful-")) / self.log.name
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def parent(self) -> int:
-        """The process that the other one is not to outlive."""
-        return os.getpid()
+    def place(self) -> tuple[int, list[str]]:
+        """The process that the other one is not to outlive, and the GPUs that Ray gave it."""
+        return os.getpid(), [str(gpu) for gpu in ray.get_gpu_ids()]
 
     def exit_code(self) -> int | None:
         return self.process.poll() if self.process else None
@@ -55,7 +63,10 @@ class Holder:
 
 
 class RayRunner:
-    """A Runner over a Ray cluster, or over a Ray started on this machine where no address is given."""
+    """A Runner over a Ray cluster, or over a Ray started on this machine where no address is given.
+
+    Raises ConfigError when no cluster answers there, or one that lacks what the settings ask for.
+    """
 
     def __init__(self, command: Sequence[str], logs: Path, section: ScaleSection) -> None:
         self.command, self.logs, self.section = list(command), logs, section
@@ -63,19 +74,20 @@ class RayRunner:
         self.actors: list[Any] = []
         self.pending: list[Any] = []
         self.codes: list[int | None] = []
-        here: dict[str, Any] = (
-            {"ignore_reinit_error": True} if section.address else {"num_cpus": section.num_workers, "include_dashboard": False}
-        )
+        self.seat: Any = None
         # Ray tells of lost workers on standard output, which is member 0's alone; that one has it from the process itself.
         sys.stdout = sys.stderr
-        ray.init(address=section.address or None, logging_level="ERROR", log_to_driver=False, **here)
+        _connect(section)
         self.kind = "GPU" if visible_gpus() else "CPU"
         self._require_room()
+
+    def _have(self, found: dict[str, float]) -> int:
+        return int(found.get(self.kind, 0))
 
     def _require_room(self) -> None:
         """Raises ConfigError naming what the cluster lacks. Member 0 needs its share of this machine besides."""
         wanted = self.section.num_workers
-        have = int(ray.cluster_resources().get(self.kind, 0))
+        have = self._have(ray.cluster_resources())
         if wanted > have:
             raise ConfigError(
                 f"scale.num_trainers = {self.section.num_trainers} and scale.num_rollout_workers = "
@@ -85,17 +97,81 @@ class RayRunner:
 
     def start(self, members: Sequence[Member]) -> None:
         address = f"{ray.util.get_node_ip_address()}:{free_port()}"
-        one = {"num_gpus": 1} if self.kind == "GPU" else {"num_cpus": 1}
-        self.actors, self.pending, self.codes = [], [], []
-        for member in members[1:]:
-            actor = ray.remote(**one, max_restarts=0)(Holder).remote(str(self.logs / f"worker-{member.rank}.log"))
-            told = replace(member, address=address, parent=self._ask(actor.parent.remote()))
+        places = self._places([member.rank for member in members[1:]])
+        self.pending, self.codes = [], []
+        for member, actor, (parent, _) in zip(members[1:], self.actors, places[1:], strict=True):
+            told = replace(member, address=address, parent=parent)
             environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-            self._ask(actor.start.remote(self.command, environment | told.as_environment()))
-            self.actors.append(actor)
+            # One that is lost meanwhile is seen by exits(), as one that is lost later.
+            actor.start.remote(self.command, environment | told.as_environment())
             self.pending.append(actor.exit_code.remote())
             self.codes.append(None)
+        self.first.gpus = places[0][1]
         self.first.start([replace(members[0], address=address)])
+
+    def _places(self, ranks: Sequence[int]) -> list[tuple[int, list[str]]]:
+        """What each actor says of its place, member 0's first, once Ray found one for all.
+
+        A node that is gone may come back, or another in its stead: that is waited for. Raises HeedfulError after node_wait_s.
+        """
+        if self.seat is None and self._seated():
+            self.seat = self._actor(0)
+        self.actors = [self._actor(rank) for rank in ranks]
+        asked = {rank: actor.place.remote() for rank, actor in zip(ranks, self.actors, strict=True)}
+        if self.seat is not None:
+            asked[0] = self.seat.place.remote()
+        found: dict[int, tuple[int, list[str]]] = {} if 0 in asked else {0: (0, [])}
+        begun, told = time.monotonic(), False
+        while asked:
+            ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=1.0)
+            for rank in [rank for rank, call in asked.items() if call in ready]:
+                try:
+                    found[rank] = ray.get(asked.pop(rank), timeout=LONGEST_CALL_S)
+                except ray.exceptions.RayError:  # its node was lost while it began: once more, on another
+                    actor = self._actor(rank)
+                    if rank:
+                        self.actors[ranks.index(rank)] = actor
+                    else:
+                        self.seat = actor
+                    asked[rank] = actor.place.remote()
+                    time.sleep(1.0)
+            waited = time.monotonic() - begun
+            if asked and waited > self.section.node_wait_s:
+                raise HeedfulError(
+                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s. Nothing that was "
+                    "learned is lost: add a node, or lower the numbers of workers, then run the same command again"
+                )
+            if asked and waited > min(SILENT_S, self.section.node_wait_s / 2) and not told:
+                told = True
+                print(
+                    f"{self._missing(sorted(asked))} yet; waiting up to {self.section.node_wait_s:g} s for a node to join",
+                    file=sys.stderr,
+                )
+        if told:
+            print("the Ray cluster has a place for each worker again", file=sys.stderr)
+        return [found[rank] for rank in sorted(found)]
+
+    def _missing(self, ranks: Sequence[int]) -> str:
+        wanted, have = self.section.num_workers, self._have(ray.cluster_resources())
+        free = self._have(ray.available_resources())
+        who = f"worker{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+        return (
+            f"{wanted} workers need one {self.kind} each; the Ray cluster has {have}, {free} of them free, and had no place for {who}"
+        )
+
+    def _seated(self) -> bool:
+        """Whether this machine's share is counted by Ray: then member 0 holds its part of it, so that no other gets that."""
+        if self.section.address.startswith("ray://"):
+            return False  # a machine outside of the cluster
+        here = ray.get_runtime_context().get_node_id()
+        return any(node["NodeID"] == here and node["Resources"].get(self.kind, 0) >= 1 for node in ray.nodes())
+
+    def _actor(self, rank: int) -> Any:
+        options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self.kind == "GPU" else {"num_cpus": 1}
+        if rank == 0:
+            here = ray.get_runtime_context().get_node_id()
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=here, soft=False)
+        return ray.remote(**options, max_restarts=0)(Holder).remote(str(self.logs / f"worker-{rank}.log"))
 
     def exits(self) -> list[int | None]:
         for i, actor in enumerate(self.actors):
@@ -111,11 +187,37 @@ class RayRunner:
         return [*self.first.exits(), *self.codes]
 
     def stop(self) -> None:
+        calls = [actor.stop.remote() for actor in self.actors]
         self.first.stop()
+        if calls:  # those of a lost machine are not waited for; a process ends with its actor at the latest
+            ray.wait(calls, num_returns=len(calls), timeout=2 * STOP_S)
         for actor in self.actors:
-            with suppress(ray.exceptions.RayError):
-                self._ask(actor.stop.remote())
             ray.kill(actor)
+        self.actors = []
 
-    def _ask(self, call: Any) -> Any:
-        return ray.get(call, timeout=LONGEST_CALL_S)
+
+def _connect(section: ScaleSection) -> None:
+    """Raises ConfigError when nobody answers: Ray itself would ask for two minutes, and then end the process."""
+    host, _, port = section.address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        except (OSError, OverflowError) as error:
+            raise _unanswered(section, error) from None
+    here: dict[str, Any] = (
+        {"ignore_reinit_error": True} if section.address else {"num_cpus": section.num_workers, "include_dashboard": False}
+    )
+    try:
+        ray.init(address=section.address or None, logging_level="ERROR", log_to_driver=False, **here)
+    except (OSError, ValueError) as error:
+        raise _unanswered(section, error) from error
+
+
+def _unanswered(section: ScaleSection, error: Exception) -> ConfigError:
+    said = " ".join(str(error).split())[:300]
+    if not section.address:
+        return ConfigError(f"Ray could not be started on this machine ({said})")
+    return ConfigError(
+        f"scale.address = {section.address!r}: no Ray cluster answers there ({said}). Start one (ray start --head), or give the "
+        "address that it told"
+    )

@@ -42,10 +42,11 @@ class ProcessRunner:
         self.command = list(command)
         self.logs = logs
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.gpus: list[str] = []  # of these alone, where somebody else shares the GPUs out
 
     def start(self, members: Sequence[Member]) -> None:
         address = members[0].address or f"127.0.0.1:{free_port()}"
-        cores, gpus = max(1, num_cores() // len(members)), visible_gpus()
+        cores, gpus = max(1, num_cores() // len(members)), self.gpus or visible_gpus()
         self.processes = []
         for member in members:
             told = replace(member, address=address, parent=os.getpid())
