@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import gang_work
 import httpx2
 import pytest
-import torch
-from command import HEEDFUL, assert_one_paragraph, heedful
+from command import assert_one_paragraph, heedful, start
 
 from heedful.errors import RewardError
 from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.rewards.endpoint import EndpointReward
 from heedful.rewards.service import BATCH_ANSWERS, MOST_WAITING, Batcher, RefusedError, read_request
+from heedful.store import read_metrics
 
 TOKEN = {"REWARD_TOKEN": "a-long-secret"}
 FUNCTION = """
 import time
 def letters(prompts, completions):
+    time.sleep(0.1)
     assert all(conversation[-1]["role"] == "user" for conversation in prompts)
     return [float(len(text) % 5) + text.count("e") for text in completions]
+"""
+CONFIG = """
+[model]
+source = {model!r}
+dtype = "float32"
+[prompts]
+num_train = 8
+num_heldout = 4
+[ppo]
+max_steps = 10
+episodes = 4
+max_new_tokens = 6
+num_minibatches = 1
+eval_every = 10
+[ppo.lora]
+rank = 4
+layers = 2
+[[reward.terms]]
+source = {source!r}
+{token}
 """
 
 
 @contextmanager
-def service(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def service(folder: Path, port: int = 0) -> Iterator[tuple[BaseProcess, str]]:
+    """Its process, and the address that it tells."""
     (folder / "reward.py").write_text(FUNCTION)
-    command = [*HEEDFUL, "reward", "serve", str(folder / "reward.py:letters"), "--port", str(port)]
-    environment = os.environ | TOKEN | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [*command, "--token-env", "REWARD_TOKEN"], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert process.stderr
-    stuck = threading.Timer(100, process.kill)
-    stuck.start()
+    asked = ["reward", "serve", folder / "reward.py:letters", "--port", str(port), "--token-env", "REWARD_TOKEN"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REWARD_TOKEN", TOKEN["REWARD_TOKEN"])
+        process = start(*asked, folder=folder)
     try:
-        line = process.stderr.readline()
-        found = re.search(r"at (http://\S+) until Ctrl-C", line)
-        assert found, line + process.stderr.read()
+        found, end = None, time.monotonic() + 60
+        while found is None:
+            assert process.is_alive(), (folder / "stderr").read_text()
+            assert time.monotonic() < end, "the service tells no address"
+            time.sleep(0.05)
+            said = folder / "stderr"
+            found = re.search(r"at (http://\S+) until Ctrl-C", said.read_text()) if said.exists() else None
         yield process, found[1]
     finally:
-        stuck.cancel()
         process.kill()
-        process.communicate()
+        process.join(10)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseProcess, str]]:
+    with service(tmp_path_factory.mktemp("served")) as made:
+        yield made
 
 
 def answers(*texts: str) -> list[Answer]:
@@ -65,53 +89,72 @@ def asking(url: str, token: str = TOKEN["REWARD_TOKEN"], **options: Any) -> Endp
     return EndpointReward(url, token=token, **given)
 
 
-def test_a_reward_is_served_and_survives_being_killed_in_the_middle_of_ppo(tiny: Path, tmp_path: Path) -> None:
-    """Learned with rewards of a service that is killed and comes back: the weights are those of the function itself."""
-    with service(tmp_path) as (process, url):
-        port = int(url.rsplit(":", 1)[1])
-        assert asking(url)(answers("see", "", "eel", "a", "bee")) == [5.0, 0.0, 5.0, 1.0, 5.0]
-        with pytest.raises(RewardError, match="401"):
-            asking(url, token="guessed")(answers("see"))
-        for body in (
-            b"{",
-            b"[]",
-            b'{"prompts": [], "completions": ["a"]}',
-            b'{"prompts": [[{"role": "cat"}]], "completions": [1]}',
-        ):
-            reply = httpx2.post(url, content=body, headers={"Authorization": f"Bearer {TOKEN['REWARD_TOKEN']}"})
-            assert reply.status_code == 400, body
-            assert reply.json()["error"]
-        local, remote = gang_work.online(str(tiny), "ppo"), gang_work.online(str(tiny), "ppo")
-        reward = asking(url, max_retries=40)
-        asked = 0
+def test_a_reward_is_served(tmp_path: Path, served: tuple[BaseProcess, str]) -> None:
+    _, url = served
+    assert asking(url)(answers("see", "", "eel", "a", "bee")) == [5.0, 0.0, 5.0, 1.0, 5.0]
+    with pytest.raises(RewardError, match="401"):
+        asking(url, token="guessed")(answers("see"))
+    for body in (
+        b"{",
+        b"[]",
+        b'{"prompts": [], "completions": ["a"]}',
+        b'{"prompts": [[{"role": "cat"}]], "completions": [1]}',
+    ):
+        reply = httpx2.post(url, content=body, headers={"Authorization": f"Bearer {TOKEN['REWARD_TOKEN']}"})
+        assert reply.status_code == 400, body
+        assert reply.json()["error"]
 
-        def killing(texts: Sequence[Answer]) -> list[float]:
-            nonlocal asked
-            asked += 1
-            if asked == 2:
-                process.kill()
-                process.wait(timeout=10)
-                threading.Thread(target=again.start).start()
-            return reward(texts)
 
-        again = Again(tmp_path, port)
-        try:
-            local.reward, remote.reward = gang_work.letters, killing
-            for step in range(3):
-                one, other = local.step(step), remote.step(step)
-                assert one["reward"] == other["reward"]
-        finally:
-            again.stop()
-        assert reward.endpoint.num_retries > 0
-        pairs = zip(local.optimiser.tensors, remote.optimiser.tensors, strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
+def test_a_run_goes_on_by_itself_when_its_reward_is_killed_and_comes_back(
+    tiny: Path, tmp_path: Path, served: tuple[BaseProcess, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default pauses. Its numbers and weights are those of a run that has the function itself."""
+    process, url = served
+    monkeypatch.setenv("REWARD_TOKEN", TOKEN["REWARD_TOKEN"])
+    (tmp_path / "reward.py").write_text(FUNCTION)
+    terms = {"local": str(tmp_path / "reward.py:letters"), "remote": url}
+    for name, source in terms.items():
+        token = 'token_env = "REWARD_TOKEN"' if name == "remote" else ""
+        (tmp_path / f"{name}.toml").write_text(CONFIG.format(model=str(tiny), source=source, token=token))
+
+    def command(name: str) -> list[str | Path]:
+        return ["align", "ppo", "--config", tmp_path / f"{name}.toml", "--output", tmp_path / name]
+
+    again = Again(tmp_path, int(url.rsplit(":", 1)[1]))
+
+    def kill() -> None:
+        end = time.monotonic() + 60
+        while len(read_metrics(tmp_path / "remote")) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        process.kill()
+        again.start()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        done = heedful(*command("remote"), timeout=120)
+    finally:
+        again.stop()
+        killer.join(20)
+    assert done.returncode == 0, done.stderr
+    assert "ConnectError" in done.stderr
+    assert "trying again in 1 s" in done.stderr
+    undisturbed = heedful(*command("local"), timeout=120)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    rows, expected = (read_metrics(tmp_path / name) for name in ("remote", "local"))
+    assert sum(row.get("endpoint_retries", 0) for row in rows) >= 1
+    assert rows[0]["endpoint_retries"] == 0
+    assert [row["reward"] for row in rows] == [row["reward"] for row in expected]
+    policies = [tmp_path / name / "ppo" / "policy" / "adapter_model.safetensors" for name in ("remote", "local")]
+    assert policies[0].read_bytes() == policies[1].read_bytes()
 
 
 class Again:
     """The service, started once more on its port a second later, until it is stopped."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
+        self.folder, self.port = folder / "again", port
+        self.folder.mkdir()
         self.over = threading.Event()
         self.ended = threading.Event()
 
@@ -147,9 +190,12 @@ def test_requests_that_wait_are_scored_together_and_each_gets_its_own() -> None:
     batcher = Batcher(score, deadline_s=20)
     found: dict[int, list[float]] = {}
     asks = [threading.Thread(target=lambda n=n: found.update({n: batcher([((), str(n)), ((), str(-n))])})) for n in range(1, 9)]
-    for ask in asks:
-        ask.start()
     end = time.monotonic() + 10
+    asks[0].start()
+    while not sizes and time.monotonic() < end:
+        time.sleep(0.01)
+    for ask in asks[1:]:
+        ask.start()
     while len(batcher.waiting) < 7 and time.monotonic() < end:
         time.sleep(0.01)
     free.set()

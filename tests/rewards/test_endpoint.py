@@ -167,6 +167,14 @@ def test_nobody_listens() -> None:
     assert pauses == [10, 20, 40, 60, 60, 60, 60, 60], "pauses double up to a minute"
 
 
+def test_by_default_a_reward_may_be_down_for_a_minute() -> None:
+    term = RewardTermSection(source="http://127.0.0.1:9/")
+    reward, pauses = endpoint(term.source, max_retries=term.max_retries, backoff_s=term.backoff_s)
+    with pytest.raises(RewardError, match=f"try {term.max_retries + 1} of {term.max_retries + 1}"):
+        reward(ANSWERS)
+    assert sum(pauses) > 60
+
+
 def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_REWARD_TOKEN", "abc")
     assert token_in(RewardTermSection(source="http://x", token_env="MY_REWARD_TOKEN").token_env, SETTING) == "abc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ def heedful(
 ) -> subprocess.CompletedProcess[str]:
     command = ["heedful", *map(str, arguments)]
     return copies.run(_main, command=command, stdin=stdin, timeout=timeout, cwd=cwd)
+
+
+def start(*arguments: str | Path, folder: Path) -> multiprocessing.process.BaseProcess:
+    """A command that goes on, in this folder, where `stdout` and `stderr` are what it says."""
+    return copies.start(_main, command=["heedful", *map(str, arguments)], folder=folder)
 
 
 def _main() -> None:

@@ -50,6 +50,15 @@ def run(
         return subprocess.CompletedProcess(command, process.exitcode, *said)
 
 
+def start(work: Callable[..., None], *, command: list[str], folder: Path) -> multiprocessing.process.BaseProcess:
+    """`work()` in a process of its own, which goes on; it works in this folder, where `stdout` and `stderr` are what it says."""
+    ends = [folder / end for end in ("stdin", "stdout", "stderr")]
+    ends[0].write_text("")
+    process = _server().Process(target=_begin, args=(work, (), command, ends, str(folder), dict(os.environ)))
+    process.start()
+    return process
+
+
 @cache
 def _server() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")

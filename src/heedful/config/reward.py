@@ -32,7 +32,7 @@ class RewardTermSection(Section):
         LEAST_LABELS, ge=1, description="Of persons: nothing is optimised for them with fewer labels than this."
     )
     timeout_s: float = Field(30.0, gt=0, description="Of an HTTP endpoint: seconds for one whole request.")
-    max_retries: int = Field(5, ge=0, description="Of an HTTP endpoint: tries after the first that failed.")
+    max_retries: int = Field(7, ge=0, description="Of an HTTP endpoint: tries after the first that failed.")
     backoff_s: float = Field(1.0, ge=0, description="Of an HTTP endpoint: wait before the first retry; doubles, 60 at most.")
     batch_rows: int = Field(64, ge=1, description="Of an HTTP endpoint: answers a request.")
     token_env: str = Field("", description="Of an HTTP endpoint: environment variable that holds its bearer token.")
