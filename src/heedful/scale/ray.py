@@ -138,8 +138,8 @@ class RayRunner:
             waited = time.monotonic() - begun
             if asked and waited > self.section.node_wait_s:
                 raise HeedfulError(
-                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s. Nothing that was "
-                    "learned is lost: add a node, or lower the numbers of workers, then run the same command again"
+                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s. Nothing that "
+                    "was learned is lost: add a node, or lower the numbers of workers, then run the same command again"
                 )
             if asked and waited > min(SILENT_S, self.section.node_wait_s / 2) and not told:
                 told = True
@@ -155,7 +155,8 @@ class RayRunner:
         wanted, have = self.section.num_workers, self._have(ray.cluster_resources())
         free = self._have(ray.available_resources())
         who = f"worker{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-        return f"{wanted} workers need one {self.kind} each; the Ray cluster has {have}, {free} of them free, and had no place for {who}"
+        return f"{wanted} workers need one {self.kind} each; the Ray cluster has {have}, {free} of them free, and had no "
+            f"place for {who}"
 
     def _seated(self) -> bool:
         """Whether this machine's share is counted by Ray: then member 0 holds its part of it, so that no other gets that."""
@@ -216,6 +217,6 @@ def _unanswered(section: ScaleSection, error: Exception) -> ConfigError:
     if not section.address:
         return ConfigError(f"Ray could not be started on this machine ({said})")
     return ConfigError(
-        f"scale.address = {section.address!r}: no Ray cluster answers there ({said}). Start one (ray start --head), or give the "
-        "address that it told"
+        f"scale.address = {section.address!r}: no Ray cluster answers there ({said}). Start one (ray start --head), or give "
+        "the address that it told"
     )
