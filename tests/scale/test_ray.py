@@ -116,9 +116,7 @@ def test_a_node_that_is_lost_is_waited_for_and_the_run_goes_on_by_itself(
     assert 2 <= taken < run.steps()
     assert re.search(r"worker 1 (was ended by SIGKILL|did not come to the others in time).*; all workers start anew", said)
     # A node that was just killed is still counted for some seconds.
-    assert re.search(
-        r"2 workers need one CPU each; the Ray cluster has [12], 0 of them free, and had no place for worker 1", said
-    )
+    assert re.search(r"2 workers need one CPU each; .* has [12], 0 of them free, and had no place for worker 1", said)
     assert "the Ray cluster has a place for each worker again" in said
 
 
@@ -139,7 +137,7 @@ def test_without_ray_the_extra_is_named(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("127.0.0.1:9", "Connection refused"), ("ray://127.0.0.1:9", "refused"), ("auto", "Could not find any")],
+    [("127.0.0.1:9", "refused"), ("ray://127.0.0.1:9", "refused"), ("auto", "Could not find any")],
 )
 def test_an_address_where_no_cluster_answers_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
@@ -172,9 +170,7 @@ def test_a_cluster_that_is_too_small_or_busy_is_told(
     from heedful.scale.ray import Holder, RayRunner
 
     section = ScaleSection(runner="ray", num_trainers=2, num_rollout_workers=3, address="auto", node_wait_s=4)
-    with pytest.raises(
-        ConfigError, match=r"num_rollout_workers = 3 ask for 5 workers, each with one CPU.* has 2: 3 are missing"
-    ):
+    with pytest.raises(ConfigError, match=r"num_rollout_workers = 3 ask for 5 workers, .* one CPU.* has 2: 3 are missing"):
         RayRunner(["true"], tmp_path, section)
     with monkeypatch.context() as gpus:
         gpus.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -183,8 +179,6 @@ def test_a_cluster_that_is_too_small_or_busy_is_told(
     other = ray.remote(num_cpus=1)(Holder).remote("")
     ray.get(other.place.remote(), timeout=60)
     runner = RayRunner(["true"], tmp_path, section.model_copy(update={"num_rollout_workers": 0}))
-    with pytest.raises(
-        HeedfulError, match=r"has 2, 0 of them free, and had no place for worker 1 within .* = 4 s.* add a node"
-    ):
+    with pytest.raises(HeedfulError, match=r"has 2, 0 of them free, and had no place for worker 1 within .* 4 s.* add a node"):
         runner.start([Member(rank, 2, 2, "", 60.0) for rank in (0, 1)])
     assert "for worker 1 yet; waiting up to 4 s for a node to join" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def run(
 
 
 def start(work: Callable[..., None], *, command: list[str], folder: Path) -> multiprocessing.process.BaseProcess:
-    """`work()` in a process of its own, which goes on; it works in this folder, where `stdout` and `stderr` are what it says."""
+    """`work()` in a process of its own, which goes on, in this folder; `stdout` and `stderr` there are what it says."""
     ends = [folder / end for end in ("stdin", "stdout", "stderr")]
     ends[0].write_text("")
     process = _server().Process(target=_begin, args=(work, (), command, ends, str(folder), dict(os.environ)))

@@ -155,8 +155,8 @@ class RayRunner:
         wanted, have = self.section.num_workers, self._have(ray.cluster_resources())
         free = self._have(ray.available_resources())
         who = f"worker{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-        return f"{wanted} workers need one {self.kind} each; the Ray cluster has {have}, {free} of them free, and had no "
-            f"place for {who}"
+        has = f"the Ray cluster has {have}, {free} of them free"
+        return f"{wanted} workers need one {self.kind} each; {has}, and had no place for {who}"
 
     def _seated(self) -> bool:
         """Whether this machine's share is counted by Ray: then member 0 holds its part of it, so that no other gets that."""
