@@ -49,6 +49,11 @@ def align_ilql(
     """Trains in output/ilql, saves the heads in output/ilql/policy; goes on where it stopped."""
     if votes and (prompts is None or completions is None):
         raise ConfigError("--votes name completions by their id: give --prompts and --completions as well")
+    if config.scale.fsdp:
+        raise ConfigError(
+            "scale.fsdp = true: ILQL is learned by one process, which holds the whole base; set scale.fsdp = false, or use "
+            "another method (heedful align --help)"
+        )
     files = [*preferences, *votes, *(path for path in (prompts, completions) if path is not None)]
     folder = output / "ilql"
     told = partial(telling(output, lambda _, *how: progress(*how)), "ilql")

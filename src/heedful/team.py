@@ -23,18 +23,44 @@ class LostWorkerError(HeedfulError):
     """A member of the team is gone, or did not arrive within the deadline. Nothing is wrong with the run: it can go on."""
 
 
+class BrokenPassError(HeedfulError):
+    """A pass that all make together failed on this member, and the others stand in the middle of it: nobody can be told."""
+
+
+class InParts(Protocol):
+    """What each member holds a part of, and all must therefore read at the same time."""
+
+    def read_nothing(self, kind: int) -> None:
+        """A pass of this kind that nobody needs, for the sake of those who need one."""
+
+
 class Team(Protocol):
-    """rank: of this process, 0 to size - 1. num_trainers: the first so many members compute gradients; all of them sample."""
+    """rank: of this process, 0 to size - 1. num_trainers: the first so many members compute gradients; all of them sample.
+    fsdp: frozen bases are held in parts, one a member.
+    """
 
     rank: int
     size: int
     num_trainers: int
+    fsdp: bool
 
     def exchange(self, mine: Any, at: str) -> list[Any]:
         """What each member gave, in order of rank. at: what they meet for, as a message names it."""
 
     def add(self, flat: Any, at: str) -> None:
         """The sum over all members takes the place of a tensor, equal to the bit on each."""
+
+    def take_in(self, one: InParts) -> int:
+        """From now on members read this in step; its number is the same on all, which take things in in the same order."""
+
+    def turn(self, number: int, kind: int) -> None:
+        """Returns when all make a pass of this kind through the thing of that number, this member its own. Passes of others
+        that come before are made along with them, and so are all that come while this member waits in `exchange` or `add`:
+        that is how members make equally many passes though one has fewer parts, or none.
+        """
+
+    def lost(self, at: str, error: Exception) -> HeedfulError:
+        """What an error in the middle of a pass is: a LostWorkerError where a partner is gone, else a BrokenPassError."""
 
     def says(self, doing: str) -> None:
         """Leaves word of what this member does now, for whoever asks where a team is stuck."""
@@ -46,13 +72,22 @@ class Team(Protocol):
 class Alone:
     """A team of one."""
 
-    rank, size, num_trainers = 0, 1, 1
+    rank, size, num_trainers, fsdp = 0, 1, 1, False
 
     def exchange(self, mine: Any, at: str) -> list[Any]:
         return [mine]
 
     def add(self, flat: Any, at: str) -> None:
         """One summand is the sum."""
+
+    def take_in(self, one: InParts) -> int:
+        return 0
+
+    def turn(self, number: int, kind: int) -> None:
+        """It is always one's own."""
+
+    def lost(self, at: str, error: Exception) -> HeedfulError:
+        return BrokenPassError(f"{at}: {type(error).__name__}: {error}")
 
     def says(self, doing: str) -> None:
         """Nobody asks."""
@@ -94,7 +129,7 @@ def together(work: Callable[[], T], at: str) -> list[T]:
     try:
         with working_in(ALONE):
             found = work()
-    except LostWorkerError:
+    except (LostWorkerError, BrokenPassError):
         raise
     except Exception as error:
         failed = error

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import stuck
 import torch
-from safetensors.torch import load_file
+from faulty_project import Project
 
 from heedful.scale.supervision import MOST_RESTARTS
-from heedful.store import read_metrics
 
 pytestmark = pytest.mark.timeout(400)
 # Six steps of sums in another order, beside weights of 0.2.
 SAME_WEIGHTS = 1e-5
-LIMIT_S = 60.0  # after which a run that makes no step is ended, see stuck.py
 SHORT_S = 15
-SUPPORT = Path(__file__).parents[1] / "support"
 CONFIG = """
 [model]
 source = {model!r}
@@ -58,79 +47,15 @@ def vowels(prompts, completions):
 """
 
 
-class Project:
-    """A configuration and a reward in a folder, and a process that runs commands on them."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder = folder
-        (folder / "small.toml").write_text(CONFIG.format(model=str(model)))
-        (folder / "reward.py").write_text(REWARD.format(log=str(folder / "asked")))
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]), "OMP_NUM_THREADS": "1"}
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        environment["TMPDIR"] = str(self.temporary)
-        self.process = subprocess.Popen(
-            [sys.executable, SUPPORT / "faulty.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-    def start(self, output: str, *more: str, faults: list[dict[str, Any]] | None = None) -> psutil.Process:
-        """The process that looks after the workers of `heedful align ppo`."""
-        done = self.folder / f"{output}-faults"
-        done.mkdir(exist_ok=True)
-        asked = ["--config", str(self.folder / "small.toml"), "--reward-model", str(self.folder / "reward.py:vowels")]
-        arguments = ["align", "ppo", *asked, "--output", str(self.folder / output), *more]
-        told = {"arguments": arguments, "faults": faults or [], "done": str(done), "said": str(self.said(output))}
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(told) + "\n")
-        self.process.stdin.flush()
-        return psutil.Process(int(self._line()))
-
-    def finish(self, output: str, driver: psutil.Process, code: int = 0, limit_s: float = LIMIT_S) -> str:
-        """What was said, once it has ended with this code. Who is stuck is ended."""
-        ended: list[int] = []
-        reader = threading.Thread(target=lambda: ended.append(int(self._line())), daemon=True)
-        reader.start()
-        grows = [self.said(output), self.folder / output / "metrics.jsonl"]
-        try:
-            stuck.wait(reader.is_alive, driver.kill, self.temporary, *grows, limit_s=limit_s)
-        finally:
-            reader.join(timeout=20)
-        said = self.said(output).read_text()
-        assert ended == [code], said[-3000:]
-        return said
-
-    def after(self, output: str, driver: psutil.Process, steps: int) -> list[psutil.Process]:
-        """The driver's workers, as soon as so many steps are told."""
-        workers: list[psutil.Process] = []
-        end = time.monotonic() + LIMIT_S
-        while len(self.metrics(output)) < steps:
-            assert time.monotonic() < end, "no step was taken"
-            workers = driver.children()
-            time.sleep(0.02)
-        return workers
-
-    def said(self, output: str) -> Path:
-        return self.folder / f"{output}.said"
-
-    def policy(self, output: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / output / "ppo" / "policy" / "adapter_model.safetensors")
-
-    def metrics(self, output: str) -> list[dict[str, Any]]:
-        return [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(self.folder / output)]
-
-
 @pytest.fixture(scope="module")
 def project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    made = Project(tmp_path_factory.mktemp("project"), tiny)
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "reward.py").write_text(REWARD.format(log=str(folder / "asked")))
+    command = ["align", "ppo", "--reward-model", str(folder / "reward.py:vowels")]
+    made = Project(folder, CONFIG.format(model=str(tiny)), command)
     made.finish("undisturbed", made.start("undisturbed"))
     yield made
-    made.process.kill()
-    made.process.wait(timeout=10)
+    made.close()
 
 
 def test_workers_killed_in_rollout_backward_and_checkpoint_change_nothing(project: Project) -> None:

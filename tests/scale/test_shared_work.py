@@ -73,17 +73,6 @@ def test_rewards_of_two_are_those_of_one(two: Gang, tiny: Path) -> None:
     assert alone == pytest.approx(both, abs=SAME_LOGPROB)
 
 
-def test_a_base_in_shards_gives_the_same_gradient_by_its_own_forward_and_not_by_the_trunk(two: Gang, tmp_path: Path) -> None:
-    """FSDP2 over gloo. What decision 0009 says cannot be had: the day that the trunk reads shards, this test tells."""
-    alone, held, reads = gang_work.sharded(str(tmp_path))
-    assert (held, reads) == (1.0, True)
-    both, held, reads = two.both("sharded", str(tmp_path))
-    assert (held, reads) == (0.5, False)
-    largest = max(float(gradient.abs().max()) for gradient in alone)
-    for a, b in zip(alone, both, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=SAME_GRADIENT * largest)
-
-
 def test_both_work(two: Gang) -> None:
     assert two.both("who_did_what", [5, 3, 2, 2]) == [0, 1, 1, 0]
     assert two.both("who_did_what", []) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import small_methods
 import small_models
 import torch
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from heedful.align_stage import new_method
@@ -21,10 +21,11 @@ from heedful.models.policy import load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
 from heedful.reward_stage import new_reward_model
-from heedful.team import once, shared, team, together
+from heedful.team import BrokenPassError, once, shared, team, together
 from heedful.training import rollout
 from heedful.training.optimiser import Optimiser
 from heedful.training.policy_gradient import PolicyGradient
+from heedful.training.reference import fingerprint
 from heedful.training.reward import PairwiseTraining
 from heedful.training.rollout import Question
 
@@ -143,34 +144,52 @@ def stale_steps(tiny: str, count: int) -> tuple[list[torch.Tensor], list[list[li
     return [tensor.detach().clone() for tensor in method.model.adapter_parameters("policy").values()], answers, drew[0]
 
 
-def sharded(folder: str) -> tuple[list[torch.Tensor], float, bool]:
-    """Gradients of the adapter with the frozen layers in shards (FSDP2), each member on its share of the rows; the share of the
-    layers' weights that a member holds; and whether the packed trunk can read such a model.
+def held(tiny: str) -> tuple[float, bool, str]:
+    """The share of the layers' weights that a member holds, whether the packed trunk reads such a model, and what the reference
+    is known by.
     """
-    one = small_models.adapted(small_models.build(small_models.CONFIGS["llama"], Path(folder) / str(team().rank)))
-    adapter = one.adapter_parameters("policy")
-    layers = [module for module in one.causal.modules() if type(module).__name__ == "LlamaDecoderLayer"]
-    frozen = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
-    whole = sum(weight.numel() for weight in frozen)
-    size, rank = team().size, team().rank
-    if size > 1:
-        for layer in layers:
-            fully_shard(layer, ignored_params=set(adapter.values()) & set(layer.parameters()))
-    ids_BS = torch.randint(3, 60, (4, 12), generator=torch.Generator().manual_seed(0))
-    mine = slice(rank * 4 // size, (rank + 1) * 4 // size)
-    hidden_BSD = one.hidden(ids_BS[mine], torch.ones_like(ids_BS[mine], dtype=torch.bool), adapter="policy")
-    weights_BSD = torch.randn(4, *hidden_BSD.shape[1:], generator=torch.Generator().manual_seed(3))[mine]
-    (hidden_BSD * weights_BSD).sum().backward()
-    found = [tensor.grad for tensor in adapter.values() if tensor.grad is not None]
-    for gradient in found:
-        team().add(gradient, "gradients")
-    kept = [weight for layer in layers for name, weight in layer.named_parameters() if "lora_" not in name]
-    held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in kept)
+    model = load_language_model(tiny, dtype=torch.float32, device=CPU)
+    frozen = [weight for name, weight in model.causal.named_parameters() if ".layers." in name]
+    local = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in frozen)
+    return local / sum(weight.numel() for weight in frozen), model.trunk(None) is not None, fingerprint(model)
+
+
+def uneven(tiny: str) -> tuple[list[float], list[float], list[float]]:
+    """Member 1 has nothing to read, then nothing to go back through, then all read alone; what each found."""
+    model = small_models.adapted(load_language_model(tiny, dtype=torch.float32, device=CPU))
+    rank, learning = team().rank, list(model.adapter_parameters("policy").values())
+
+    @torch.no_grad()
+    def read(adapter: str | None) -> float:
+        packed = small_models.pack([[5, 6]], [[7, 8]], device=CPU)
+        return float(model.read(packed, adapter=adapter).sum())
+
+    def learn(times: int) -> float:
+        for tensor in learning:
+            tensor.grad = None
+        for _ in range(times):
+            hidden_ND = model.read(small_models.pack([[5, 6], [9]], [[7, 8], [7]], device=CPU), adapter="policy")
+            (hidden_ND * torch.arange(hidden_ND.shape[1])).sum().backward(inputs=learning)
+        return sum(float(tensor.grad.abs().sum()) for tensor in learning if tensor.grad is not None)
+
+    some = once(lambda: [read("policy"), read(None)], "reading")
+    gradients = together(lambda: learn(2 - 2 * rank), "gradients")
+    return some, gradients[:1], [read("policy")]
+
+
+def breaks(tiny: str, said: str) -> None:
+    """Member 1 fails in the middle of a pass that member 0 makes along with it, writes down why, and ends as a command does."""
+    model, rank = load_language_model(tiny, dtype=torch.float32, device=CPU), team().rank
+
+    def read() -> None:
+        if rank == 1:  # a token that the vocabulary does not have
+            model.read(small_models.pack([[5]], [[10_000]], device=CPU), adapter=None)
+
     try:
-        one.read(small_models.pack([[5, 6]], [[7, 8]], device=CPU), adapter="policy")
-    except RuntimeError:
-        return found, held / whole, False
-    return found, held / whole, True
+        together(read, "reading")
+    except BrokenPassError as error:
+        Path(said).write_text(str(error))
+        os._exit(1)
 
 
 def who_did_what(costs: list[int]) -> list[int]:
@@ -197,3 +216,13 @@ def fails(rank_: int) -> None:
 def late(seconds: float) -> list[int]:
     rank = team().rank
     return together(lambda: (time.sleep(seconds * rank), rank)[1], "rollouts")
+
+
+def in_parts(name: str, *arguments: Any) -> Any:
+    """Another of these, with bases held in parts."""
+    ours: Any = team()
+    ours.fsdp = True
+    try:
+        return globals()[name](*arguments)
+    finally:
+        ours.fsdp = False

@@ -110,9 +110,9 @@ def sizes(
     head = ("model", "GPUs", "GB each", "fits", "rollout s", "measure s", "gradient s", "step s")
     table(f"A step of PPO on {on.name}", head, rows)
     said = (
-        "GB each: with the whole base on each GPU, which is what is built. 'in 4: 59' would need the base in 4 shards and "
-        "59 GB a GPU; that is not built, and its seconds are a lower bound. Assumed: 40% of the device's operations and 60% "
-        "of its bandwidth are reached."
+        "GB each: with the whole base on each GPU. 'in 4: 63' needs the base in shards of at least 4 GPUs (scale.fsdp = true, "
+        "over all workers), 63 GB a GPU; that was never run on GPUs, and its seconds are a lower bound. Assumed: 40% of the "
+        "device's operations and 60% of its bandwidth are reached."
     )
     print()
     print(textwrap.fill(said, 80))

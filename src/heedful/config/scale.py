@@ -17,6 +17,7 @@ class ScaleSection(Section):
     )
     num_trainers: int = Field(1, ge=1, le=1024, description="Workers that compute gradients; they sample and score as well.")
     num_rollout_workers: int = Field(0, ge=0, le=1024, description="More workers, that only sample and score.")
+    fsdp: bool = Field(False, description="Each of several workers holds a share of the frozen base, layer by layer (FSDP2).")
     address: str = Field("", description="Of a Ray cluster, such as auto or ray://HOST:10001; empty: one is started here.")
     deadline_s: float = Field(
         600.0, gt=0, description="A worker that others have waited for this long counts as lost, and all are started anew."

@@ -106,6 +106,8 @@ def compile_where_told(model: LanguageModel, name: str) -> LanguageModel:
             f"model.compile = 'on': {model.source} is an encoder-decoder model, which is read by its own modules and not "
             "compiled; set it to 'auto' or 'off'"
         )
+    if model.shards is not None:
+        return model  # read by its own modules
     model.compiled = choose_compile(name, model.device, sum(weight.numel() for weight in model.causal.parameters()))
     if model.compiled:
         torch._dynamo.config.suppress_errors = name == "auto"

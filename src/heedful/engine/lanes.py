@@ -7,19 +7,18 @@ never do (docs/decisions/0005-the-trunk.md has the figures). Threads suffice: to
 from __future__ import annotations
 
 import contextvars
-import ctypes
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from heedful.models.heap import give_back
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import AdapterReward, AnswerScorer
 from heedful.models.trunk.llama import PackedTrunk
@@ -124,7 +123,7 @@ class Lanes:
                     if gradient is not None:
                         tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
                 del future, gradients
-                _give_back()
+                give_back()
         finally:
             for _, future in begun:
                 future.cancel()
@@ -188,17 +187,6 @@ def cpu_lanes() -> Lanes:
 def lanes_of(model: AnswerScorer) -> Lanes:
     """As `lanes_for`, of a reward model; an encoder is one lane."""
     return lanes_for(model.model, model.adapter) if isinstance(model, AdapterReward) else Lanes(1, LONE_TOKENS)
-
-
-def _give_back() -> None:
-    """What a part has freed goes back to the system: glibc would keep it cut up, a heap a lane, and take more for the next."""
-    if trim := _malloc_trim():
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 @cache

@@ -21,11 +21,13 @@ from torch.utils.checkpoint import checkpoint
 from heedful.errors import ConfigError, ModelError, SourceError
 from heedful.models import encoder_decoder
 from heedful.models.chat import Chat
+from heedful.models.shards import Shards, require_shardable, shard_layers
 from heedful.models.sources import loading, read_object, resolve
 from heedful.models.trunk.attention import Plan
 from heedful.models.trunk.below import Below
 from heedful.models.trunk.llama import PackedTrunk, unsupported
 from heedful.models.trunk.packed import Packed, padded
+from heedful.team import team
 
 POLICY = "policy"
 REWARD = "reward"
@@ -46,6 +48,7 @@ class LanguageModel(nn.Module):
         self.causal = causal
         self.source = source
         self.compiled, self.recompute = compiled, recompute
+        self.shards: Shards | None = None  # how it is read where this process holds a part of each layer only
         self._trunk: PackedTrunk | None = None
         self._below: Below | None = None
         self._packs: bool | None = None  # whether the trunk knows this kind of model, once that was looked at
@@ -149,9 +152,42 @@ class LanguageModel(nn.Module):
         Not of an encoder-decoder model, for which prompt and response are no single row.
         """
         assert not self.encodes, "prompt and response are read apart"
-        with self.using(adapter):
-            output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
-        return output[0]  # type: ignore[no-any-return]
+
+        def own() -> Tensor:
+            with self.using(adapter):
+                output = self.causal.base_model(input_ids=ids_BS, attention_mask=mask_BS.long(), **extra)
+            return output[0]  # type: ignore[no-any-return]
+
+        return own() if self.shards is None else self.shards.read(own, self._kind(adapter), self._learning(adapter))
+
+    def share_layers(self, dtype: torch.dtype, device: torch.device) -> None:
+        """From now on this model, in these, is held in parts by the team, and read by all of it at once."""
+        shard_layers(self.causal, self.source, dtype=dtype, device=device)
+        self._packs = False
+        self.shards = Shards(team(), self)
+
+    def whole(self, weight: Tensor) -> Any:
+        """A weight of this model, put together from its parts by all members of the team at once where it is held in parts."""
+        return weight if self.shards is None else self.shards.whole(weight)
+
+    def read_nothing(self, kind: int) -> None:
+        """A pass for the sake of others: see `team.InParts`."""
+        assert self.shards is not None
+        adapter = [None, *self.adapters][kind // 2]
+        token = torch.tensor([[self.chat.end_id]], device=self.device)
+
+        def own() -> Tensor:
+            with self.using(adapter):
+                return self.causal.base_model(input_ids=token)[0]  # type: ignore[no-any-return]
+
+        self.shards.read_nothing(own, self._learning(adapter), backward=bool(kind % 2))
+
+    def _kind(self, adapter: str | None) -> int:
+        """The number of a forward pass with this adapter; one more is that of a forward pass and its backward."""
+        return 2 * [None, *self.adapters].index(adapter)
+
+    def _learning(self, adapter: str | None) -> list[nn.Parameter]:
+        return [] if adapter is None else list(self.adapter_parameters(adapter).values())
 
     def trunk(self, adapter: str | None) -> PackedTrunk | None:
         """The packed way through this model with this adapter; None where it does not know the model's or the adapter's kind.
@@ -222,7 +258,7 @@ class LanguageModel(nn.Module):
 
         size = max(1, PADDED_TOKENS // ids_BS.shape[1])
         lots = [slice(start, start + size) for start in range(0, len(ids_BS), size)]
-        if len(lots) == 1 or not torch.is_grad_enabled():
+        if len(lots) == 1 or not torch.is_grad_enabled() or self.shards is not None:  # which keeps no activations either
             found = [some(rows) for rows in lots]
         else:
             found = [checkpoint(some, rows, use_reentrant=False, preserve_rng_state=False) for rows in lots]
@@ -279,13 +315,22 @@ def load_language_model(
     if adapter is not None:
         base_source = base_of(adapter)
         folder = resolve(base_source)
+    in_parts = team().fsdp
     with loading(base_source, "a language model"):
-        encodes = bool(read_object(folder / "config.json").get("is_encoder_decoder", False))
-        causal = (AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM).from_pretrained(folder, dtype=dtype)
+        told = read_object(folder / "config.json")
+        encodes = bool(told.get("is_encoder_decoder", False))
+        if in_parts:
+            require_shardable(told, base_source)
+        # In parts: mapped from the file, whatever type it has there, until each layer is cut.
+        wanted = "auto" if in_parts else dtype
+        causal = (AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM).from_pretrained(folder, dtype=wanted)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    causal.to(device)
-    _take_from_file(causal)
     model = LanguageModel(causal, tokenizer, base_source, compiled=compiled, recompute=recompute)
+    if in_parts:
+        model.share_layers(dtype, device)
+    else:
+        causal.to(device)
+        _take_from_file(causal)
     if adapter is not None:
         with loading(source, "an adapter"):
             model.load_adapter(POLICY, adapter)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,16 +18,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from heedful.team import LostWorkerError
+from heedful.errors import HeedfulError
+from heedful.team import BrokenPassError, InParts, LostWorkerError
 
 VARIABLE = "HEEDFUL_WORKER"
 WATCH_S = 0.5
+KINDS = 1 << 20  # of passes through one thing that is held in parts
 MEET_S = 300.0  # at least, to meet at the start: before it each loads its libraries and, on a new machine, fetches a model
 
 
 @dataclass(frozen=True)
 class Member:
     """What one process must know. attempt: how often the team was started before. address: HOST:PORT where member 0 listens.
+    fsdp: as of a Team.
 
     places: a folder in which each leaves word of what it does; "" for none. scratch: the run directory of a member that is not
     the first. parent: the process that started it, whose end it does not outlive; 0 for none.
@@ -41,6 +45,7 @@ class Member:
     places: str = ""
     scratch: str = ""
     parent: int = 0
+    fsdp: bool = False
 
     def as_environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}
@@ -86,6 +91,8 @@ class ProcessTeam:
         import torch.distributed as dist
 
         self.rank, self.size, self.num_trainers = member.rank, member.size, member.num_trainers
+        self.fsdp = member.fsdp and member.size > 1
+        self.held: list[weakref.ref[InParts]] = []
         self.member = member
         self.step = ""
         self._dist: Any = dist
@@ -102,6 +109,7 @@ class ProcessTeam:
     def exchange(self, mine: Any, at: str) -> list[Any]:
         self.says(f"{at}, waiting for the others")
         rows: list[Any] = [None] * self.size
+        self._follow()
         try:
             self._dist.all_gather_object(rows, mine)
         except RuntimeError as error:
@@ -109,8 +117,46 @@ class ProcessTeam:
         self.says(f"after {at}")
         return rows
 
+    def take_in(self, one: InParts) -> int:
+        self.held.append(weakref.ref(one))
+        return len(self.held) - 1
+
+    def turn(self, number: int, kind: int) -> None:
+        self._follow(1 + number * KINDS + kind)
+
+    def _follow(self, mine: int = 0) -> None:
+        """Makes the others' passes along with them, one after the other, until the next is `mine`; 0: until nobody wants one.
+
+        Which is next all agree on: the largest number that anybody wants.
+        """
+        if not self.held:
+            return
+        while (wanted := self._next(mine)) != mine:
+            number, kind = divmod(wanted - 1, KINDS)
+            one = self.held[number]()
+            assert one is not None, f"worker {self.rank} has dropped what another one reads"
+            one.read_nothing(kind)
+
+    def _next(self, mine: int) -> int:
+        import torch
+
+        wanted = torch.tensor([mine])
+        try:
+            self._dist.all_reduce(wanted, op=self._dist.ReduceOp.MAX)
+        except RuntimeError as error:
+            raise self._lost("a pass through the base", error) from error
+        return int(wanted)
+
+    def lost(self, at: str, error: Exception) -> HeedfulError:
+        # Gloo raises nothing of its own kind, but names its source file.
+        gone = isinstance(error, self._dist.DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)
+        if gone:
+            return self._lost(at, error)
+        return BrokenPassError(f"worker {self.rank}, in {at}: {type(error).__name__}: {error}")
+
     def add(self, flat: Any, at: str) -> None:
         self.says(f"{at}, waiting for the others")
+        self._follow()
         try:
             self._dist.all_reduce(flat)
         except RuntimeError as error:

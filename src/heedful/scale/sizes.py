@@ -99,22 +99,24 @@ def layer_weights(shape: Shape) -> int:
 
 
 def held(shape: Shape, size: StepSize, num_devices: int, *, shards: int = 1) -> dict[str, int]:
-    """Bytes on one device by role. shards: devices that hold the frozen base together; each layer is whole while it is read.
+    """Bytes on one device by role. shards: devices that hold the layers of the frozen base together (scale.fsdp); each layer is
+    whole while it is read, and embedding and head always are.
 
     As memory.peak, without what a processor's allocator and compiled products take.
     """
     work = size.work(num_devices)
     rows = work.part_tokens // 2
     base = memory.base_weights(shape, work)
-    passing = 0
-    if shards > 1:  # a layer in use and the next that is on its way, or the embedding
-        passing = work.width * max(2 * layer_weights(shape), shape.vocabulary * shape.hidden)
+    if shards > 1:
+        layer = work.width * layer_weights(shape)
+        cut = shape.layers * layer
+        base = base - cut + cut // shards + 2 * layer  # a layer in use and the next that is on its way
     kept = work.adapted(shape) * memory.layer_activations(shape, work) + 3 * work.width * work.part_tokens * shape.feed_forward
     phases = max(kept, memory.reading(shape, work, work.scored_tokens), memory.sampling(shape, work))
     tiles = max(memory.entropy_tiles(shape, work, rows), memory.comparison_tiles(shape, work, work.rows * work.response_tokens))
     return {
         "context": CONTEXT,
-        "base": base // shards + passing,
+        "base": base,
         "adapters": memory.trained_adapter(shape, work) + memory.FLOAT32 * memory.adapter_weights(shape, work),
         "states": memory.below(shape, work),
         "phases": phases,
@@ -162,7 +164,8 @@ def seconds(shape: Shape, size: StepSize, num_devices: int, device: Device, *, s
     """Of a step by phase, data parallel over the devices; of each token, the longer of computing and reading.
 
     A step of decoding reads the base once (a device its shard) and the keys and values of its rows, and computes a token of
-    each row; rows beyond MAX_ROWS come after. What shards send to one another is not counted: with several a lower bound.
+    each row; rows beyond MAX_ROWS come after. Of several shards what they send to one another is not counted, nor
+    that a backward reads forward once more: theirs is a lower bound.
     """
     flops, reads = device.flops_per_s * device.compute_share, device.bytes_per_s * device.read_share
     counted = operations(shape, size)
@@ -185,9 +188,9 @@ def seconds(shape: Shape, size: StepSize, num_devices: int, device: Device, *, s
 
 
 def estimate(name: str, shape: Shape, size: StepSize, num_devices: int, device: Device) -> dict[str, Any]:
-    """A row of the table. whole_bytes: of one device that holds the whole base, which is what is built.
+    """A row of the table. whole_bytes: of one device that holds the whole base.
 
-    shards: how many must hold it together (not built when above 1); None where all are too few; then there are no seconds.
+    shards: how many must hold it together; None where all are too few; then there are no seconds.
     """
     if num_devices < 1 or size.episodes < 1:
         raise ConfigError(f"{num_devices} devices and {size.episodes} episodes: a step needs one of each at least")

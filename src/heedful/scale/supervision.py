@@ -79,6 +79,7 @@ def _member(section: ScaleSection, rank: int, attempt: int, places: Path, own: P
         attempt,
         places=str(places),
         scratch=str(own / f"worker-{rank}"),
+        fsdp=section.fsdp,
     )
 
 

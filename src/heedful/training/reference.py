@@ -55,7 +55,7 @@ def fingerprint(model: LanguageModel, adapter: str | None = None) -> str:
     digest = hashlib.sha256(f"{model.source} {model.dtype}".encode())
     for name, weight in model.causal.named_parameters():
         if "lora_" not in name or (adapter is not None and f".{adapter}." in name):
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(model.whole(weight).detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
