@@ -23,6 +23,7 @@ from heedful.scale.members import Member
 from heedful.store import read_metrics, write_jsonl
 
 pytestmark = pytest.mark.timeout(400)
+STARTING_S = 180.0
 SILENT = {"include_dashboard": False, "object_store_memory": 80_000_000}
 
 
@@ -64,7 +65,15 @@ class Run:
     def until(self, reached: Callable[[], bool] = lambda: False) -> None:
         """Waits for something, or for the end. A run that makes no step is ended, see stuck.py."""
         grows = [self.said, self.out / "metrics.jsonl"]
-        stuck.wait(lambda: self.process.poll() is None and not reached(), self.process.kill, self.temporary, *grows)
+
+        def wait(goes_on: Callable[[], bool], limit_s: float) -> None:
+            stuck.wait(
+                lambda: self.process.poll() is None and goes_on(), self.process.kill, self.temporary, *grows, limit_s=limit_s
+            )
+
+        # Before the first step Ray starts ten processes of its own and each worker reads torch, and none tells how far it is.
+        wait(lambda: not self.steps(), STARTING_S)
+        wait(lambda: not reached(), stuck.LIMIT_S)
 
     def steps(self) -> int:
         return len(read_metrics(self.out))
