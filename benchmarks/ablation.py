@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from heedful.evaluate_stage import phrases_of
+from heedful.stages.evaluate import phrases_of
 
 CONFIG = """
 [prompts]

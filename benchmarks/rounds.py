@@ -16,10 +16,10 @@ from typing import Any
 from heedful.cli.terminal import Bars
 from heedful.config import Config, load
 from heedful.evaluation.statistics import mean_interval, paired_difference
+from heedful.flows.rounds import run_rounds
 from heedful.pipeline import Pipeline
 from heedful.report.answers import read_answers
 from heedful.rounds import folder_of
-from heedful.rounds_flow import run_rounds
 from heedful.store import Run, read_json, write_json
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "rounds.toml"

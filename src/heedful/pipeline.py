@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from heedful.align_stage import Gold, new_method, rubric_gold, settings_of, train_watched, vllm_server
 from heedful.config import RUBRIC, Config, RewardTermSection, says, to_toml
 from heedful.data.bundled import choose, split
 from heedful.data.formats import read_preferences
@@ -24,9 +23,7 @@ from heedful.engine.sampling import prompt_room, sample_completions, tokenise, t
 from heedful.environments.reward import Earned
 from heedful.environments.worlds import require_rewards_of_episodes, world_of
 from heedful.errors import DataError
-from heedful.evaluate_stage import evaluate
 from heedful.feedback.settlement import settle_into
-from heedful.label_stage import label, require_judges
 from heedful.models.policy import POLICY, LanguageModel, load_base
 from heedful.models.sources import local_file
 from heedful.progress import Progress, telling
@@ -34,14 +31,17 @@ from heedful.prompt_files import files_in, gathered
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.report.card import write_cards
-from heedful.reward_stage import read_run_pairs, train_reward
 from heedful.rewards.mixture import Measuring, Reward
 from heedful.rewards.personal import require_known_persons
 from heedful.rewards.source import Sources
 from heedful.rounds import Round
 from heedful.run_layout import Layout
 from heedful.run_summary import summarise
-from heedful.stages import all_stages, stages_of
+from heedful.stage_names import all_stages, stages_of
+from heedful.stages.align import Gold, new_method, rubric_gold, settings_of, train_watched, vllm_server
+from heedful.stages.evaluate import evaluate
+from heedful.stages.label import label, require_judges
+from heedful.stages.reward import read_run_pairs, train_reward
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.team import team
 from heedful.thumbs import thumbs_reward

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heedful.align_stage import settings_of
 from heedful.config import RUBRIC, Config, MonitorSection, RewardTermSection
 from heedful.rewards.source import THUMBS, TRAINED, local_inputs
 from heedful.rounds import Round
+from heedful.stages.align import settings_of
 from heedful.thumbs import thumb_settings
 
 

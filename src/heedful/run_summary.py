@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heedful import __version__
-from heedful.align_stage import settings_of
 from heedful.config import Config
 from heedful.engine.device import peak_memory
 from heedful.errors import ModelError
-from heedful.evaluate_stage import phrases_of
 from heedful.fit import run_peak
-from heedful.stages import all_stages
+from heedful.stage_names import all_stages
+from heedful.stages.align import settings_of
+from heedful.stages.evaluate import phrases_of
 from heedful.store import Run, read_json
 
 

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 from heedful.config import Config, parse
 from heedful.data.formats import convert
 from heedful.errors import ConfigError, DataError, HeedfulError, RecordError
-from heedful.offline_stage import align_dpo, align_kto, align_sft
 from heedful.records import Completion, Preference, Vote, read_jsonl
+from heedful.stages.offline import align_dpo, align_kto, align_sft
 from heedful.store import write_jsonl
 
 SMALL = """

@@ -19,7 +19,7 @@ from heedful.data.bundled import load_bundled
 from heedful.endpoint import Endpoint
 from heedful.errors import HeedfulError
 from heedful.records import Completion, Message, Prompt, read_jsonl
-from heedful.red_team_stage import Attack, red_team
+from heedful.stages.red_team import Attack, red_team
 from heedful.store import write_jsonl
 from heedful.web.labelling.models import Mode
 from heedful.web.labelling.sets import Gold, completion_sets

@@ -11,8 +11,8 @@ import pytest
 import tiny_model
 
 from heedful.config import Config, parse
-from heedful.constitution_flow import constitution_run
 from heedful.errors import ConfigError, DataError
+from heedful.flows.constitution import constitution_run
 from heedful.records import Message, Preference, Prompt
 from heedful.store import write_jsonl
 

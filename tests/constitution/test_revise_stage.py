@@ -22,7 +22,7 @@ from heedful.config import Config, parse
 from heedful.constitution.chains import KEPT, Chain
 from heedful.errors import ConfigError, DataError, HeedfulError
 from heedful.records import Completion, Message, Prompt, read_jsonl
-from heedful.revise_stage import revise
+from heedful.stages.revise import revise
 from heedful.store import write_jsonl
 
 

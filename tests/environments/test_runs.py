@@ -23,12 +23,12 @@ from heedful.environments.tool_worker import calculate
 from heedful.environments.tools import ToolUse
 from heedful.environments.worlds import with_tools
 from heedful.errors import ConfigError, DataError
+from heedful.flows.tool import demonstrate, tasks
 from heedful.models.policy import load_language_model
-from heedful.offline_stage import _answer
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Message, Prompt, read_jsonl
+from heedful.stages.offline import _answer
 from heedful.store import Run, read_metrics
-from heedful.tool_flow import demonstrate, tasks
 
 SMALL: dict[str, Any] = {
     "max_steps": 2,

@@ -18,7 +18,7 @@ from heedful.models.head import RewardHead
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, Answer, EncoderReward, answer_of, load_reward_model
 from heedful.records import Message, Preference
-from heedful.reward_stage import new_reward_model, train_reward_model
+from heedful.stages.reward import new_reward_model, train_reward_model
 
 CPU = torch.device("cpu")
 # Rewards of a batch and of single answers differ by the order of sums.

@@ -18,7 +18,7 @@ from heedful.models.policy import load_language_model
 from heedful.models.reward import answer_of
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Message, Preference, Prompt, read_jsonl
-from heedful.reward_stage import read_run_pairs
+from heedful.stages.reward import read_run_pairs
 from heedful.store import Run, write_jsonl
 from heedful.training.rollout import require_finite_rewards
 

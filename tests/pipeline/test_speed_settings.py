@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from heedful import ilql_stage, offline_stage
 from heedful.config import Config, load
 from heedful.pipeline import Pipeline
+from heedful.stages import ilql, offline
 from heedful.store import Run
 
 QUICKER = ("model.recompute=true", "model.compile=off")
@@ -42,7 +42,7 @@ def test_learning_from_files_keeps_its_stage(config: Path, tmp_path: Path, overr
 
     for some in ((), overrides):
         changed = load(config, some)
-        offline_stage._stage(changed, "dpo", changed.dpo, tmp_path / "run", [], work, lambda *_: None)
+        offline._stage(changed, "dpo", changed.dpo, tmp_path / "run", [], work, lambda *_: None)
     assert len(worked) == times
 
 
@@ -51,9 +51,9 @@ def test_ilql_keeps_its_stage(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], times: int
 ) -> None:
     models = []
-    monkeypatch.setattr(ilql_stage, "_train", lambda model, *_: models.append(model) or {})
+    monkeypatch.setattr(ilql, "_train", lambda model, *_: models.append(model) or {})
     for some in ((), overrides):
-        ilql_stage.align_ilql(load(config, some), tmp_path / "run", preferences=[])
+        ilql.align_ilql(load(config, some), tmp_path / "run", preferences=[])
     assert len(models) == times
 
 
@@ -62,9 +62,9 @@ def test_the_settings_reach_the_model(config: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("heedful.engine.device.has_compiler", lambda: True)
     wanted = load(config, ("model.recompute=true", "model.compile=on"))
     with Run(tmp_path / "run") as run:
-        models = [Pipeline(wanted, run, lambda *_: None).model, offline_stage._base(wanted)]
+        models = [Pipeline(wanted, run, lambda *_: None).model, offline._base(wanted)]
     assert [(model.recompute, model.compiled) for model in models] == [(True, True)] * 2
-    models = [offline_stage._base(load(config))]
+    models = [offline._base(load(config))]
     assert [(model.recompute, model.compiled) for model in models] == [(False, False)]
 
 

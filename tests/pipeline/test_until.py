@@ -12,7 +12,7 @@ from heedful.config import Config, load, parse
 from heedful.errors import ConfigError
 from heedful.pipeline import Pipeline
 from heedful.records import Judgement, read_jsonl
-from heedful.stages import all_stages, stages_of
+from heedful.stage_names import all_stages, stages_of
 from heedful.store import Run, write_jsonl
 
 

@@ -13,7 +13,7 @@ from heedful.config import LoraSection, RewardSection
 from heedful.errors import ConfigError
 from heedful.models.policy import load_language_model
 from heedful.records import Message, Preference
-from heedful.reward_stage import train_reward
+from heedful.stages.reward import train_reward
 
 
 def pairs() -> list[Preference]:

@@ -20,9 +20,9 @@ from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import AdapterReward, Answer, answer_of
 from heedful.models.sources import resolve
 from heedful.records import Message, Preference
-from heedful.reward_stage import require_consistent, train_reward
 from heedful.rewards.mixture import Ensemble, Reward
 from heedful.rewards.source import Retokenised, Sources
+from heedful.stages.reward import require_consistent, train_reward
 from heedful.store import read_metrics
 from heedful.training.reward import group_pairs
 
@@ -270,7 +270,7 @@ def test_a_reward_model_on_another_base_reads_its_own_tokens(tiny: Path, tmp_pat
 def test_a_reward_model_on_the_policys_base_reads_the_policys_very_tokens(tiny: Path) -> None:
     base = base_of(tiny)
     group = group_pairs(pairs(1), lambda _, messages, text: answer_of(base, messages, text, finished=True))[0]
-    from heedful.reward_stage import new_reward_model
+    from heedful.stages.reward import new_reward_model
 
     fresh = new_reward_model(base, RewardSection(**QUICK), 0, CPU)
     assert isinstance(fresh, AdapterReward)

@@ -9,7 +9,7 @@ import small_run
 import tiny_model
 
 from heedful.config import Config, load
-from heedful.rounds_flow import run_rounds
+from heedful.flows.rounds import run_rounds
 
 TINY = (
     "prompts.num_train=24",

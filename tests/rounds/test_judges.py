@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from heedful.config import Config, RewardTermSection
-from heedful.label_stage import label
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Message, Prompt, Sampling, read_jsonl
 from heedful.rounds import Round
+from heedful.stages.label import label
 from heedful.store import Run, read_metrics, write_jsonl
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, seed=0, max_new_tokens=8)

@@ -19,12 +19,12 @@ from labelled_project import COMPLETIONS, PROMPTS
 from heedful.client import LabelServer
 from heedful.config import Config, RewardTermSection, RoundSection, parse
 from heedful.errors import ConfigError
-from heedful.label_stage import label, require_judges
 from heedful.models.reward import Answer
 from heedful.people import People, project_name
 from heedful.records import Completion, Judgement, read_jsonl
 from heedful.rounds import Round
 from heedful.run_layout import Layout
+from heedful.stages.label import label, require_judges
 from heedful.store import write_json, write_jsonl
 from heedful.thumbs import thumbs_reward
 from heedful.waiting import FILE, read_waiting

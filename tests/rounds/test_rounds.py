@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from heedful.config import Config
 from heedful.errors import ConfigError
+from heedful.flows.rounds import run_rounds
 from heedful.pipeline import Pipeline
 from heedful.records import Completion, Judgement, Preference, read_jsonl
 from heedful.rounds import Round
-from heedful.rounds_flow import run_rounds
 from heedful.store import Run, write_json
 
 

@@ -15,8 +15,8 @@ from gang import Gang
 
 from heedful.config import Config
 from heedful.errors import ConfigError, ModelError
-from heedful.ilql_stage import align_ilql
 from heedful.models.policy import load_language_model
+from heedful.stages.ilql import align_ilql
 from heedful.team import ALONE, Alone, LostWorkerError, Team, working_in
 
 pytestmark = pytest.mark.timeout(200)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from gang import gang
 
-from heedful.align_stage import new_method
 from heedful.config import Config
 from heedful.errors import TrainingError
 from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
+from heedful.stages.align import new_method
 from heedful.training.policy_gradient import STALE_RATIO_CAP, PolicyGradient
 from heedful.training.rollout import Question, answers_to
 from heedful.training.stale import StaleSampler

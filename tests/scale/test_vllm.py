@@ -11,10 +11,10 @@ import gang_work
 import pytest
 from vllm_server import Fake, vllm_server
 
-from heedful.align_stage import vllm_server as configured
 from heedful.config import Config
 from heedful.errors import ConfigError, TrainingError
 from heedful.models.policy import POLICY
+from heedful.stages.align import vllm_server as configured
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.rollout import tensors_digest
 from heedful.training.vllm import KEPT, VllmServer

@@ -13,14 +13,14 @@ import small_models
 import torch
 from torch.distributed.tensor import DTensor
 
-from heedful.align_stage import new_method
 from heedful.config import Config, RewardSection
 from heedful.engine import scoring
 from heedful.errors import RewardError
 from heedful.models.policy import load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
-from heedful.reward_stage import new_reward_model
+from heedful.stages.align import new_method
+from heedful.stages.reward import new_reward_model
 from heedful.team import BrokenPassError, once, shared, team, together
 from heedful.training import rollout
 from heedful.training.optimiser import Optimiser

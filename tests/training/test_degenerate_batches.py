@@ -11,12 +11,12 @@ import pytest
 import tiny_model
 import torch
 
-from heedful.align_stage import new_method
 from heedful.config import Config
 from heedful.engine.generation import Response
 from heedful.models.policy import load_language_model
 from heedful.models.reward import Answer
 from heedful.records import Message
+from heedful.stages.align import new_method
 from heedful.training import rollout
 from heedful.training.policy_gradient import PolicyGradient
 from heedful.training.rollout import Question

@@ -12,17 +12,17 @@ import pytest
 import tiny_model
 import torch
 
-from heedful import ilql_stage
 from heedful.config import Config, ILQLSection, ModelSection
 from heedful.data.bundled import load_bundled
 from heedful.data.formats import read_preferences
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import ConfigError, DataError, SourceError
-from heedful.ilql_stage import align_ilql, outcomes, read_episodes
 from heedful.models.ilql import ILQLHeads, load_policy
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, Preference, Sampling, Vote
+from heedful.stages import ilql
+from heedful.stages.ilql import align_ilql, outcomes, read_episodes
 from heedful.store import read_metrics, write_jsonl
 from heedful.training.ilql import ILQL
 
@@ -268,14 +268,14 @@ def test_an_answer_that_was_cut_off_earns_on_its_last_word(tiny: Path, pairs: Pa
     ]
     write_jsonl(tmp_path / "completions.jsonl", cut)
     seen: list[Answer] = []
-    made = ilql_stage.read_episodes
+    made = ilql.read_episodes
 
     def spy(model: LanguageModel, answers: Sequence[Answer], *rest: Any) -> Any:
         seen.extend(answers)
         return made(model, answers, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ilql_stage, "read_episodes", spy)
+        patch.setattr(ilql, "read_episodes", spy)
         align_ilql(config_of(tiny, epochs=1), tmp_path / "out", preferences=[pairs], completions=tmp_path / "completions.jsonl")
     short = {pair.rejected for pair in given} - {pair.chosen for pair in given}
     assert {answer.finished for answer in seen if answer.text in short} == {False}

@@ -13,7 +13,7 @@ import torch
 from heedful.config import LabelledSection, LoraSection, RewardSection
 from heedful.models.policy import load_language_model
 from heedful.records import Message, Preference
-from heedful.reward_stage import train_reward
+from heedful.stages.reward import train_reward
 from heedful.store import read_metrics
 
 CPU = torch.device("cpu")

@@ -9,6 +9,7 @@ import torch
 from said_of_answers import one_answer
 
 from heedful.errors import DataError
+from heedful.flows.update import marks_of
 from heedful.hearing import Hearing
 from heedful.models.policy import load_base
 from heedful.opinions import (
@@ -28,7 +29,6 @@ from heedful.opinions import (
 )
 from heedful.records import Completion, Judgement, Message, Prompt, Sampling, read_jsonl
 from heedful.store import write_json
-from heedful.update_flow import marks_of
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, seed=0, max_new_tokens=20)
 PROMPT = Prompt(id="p", messages=(Message(role="user", content="Knock, knock."),))

@@ -17,12 +17,12 @@ from heedful.cli.talk import policy_of
 from heedful.config import Config
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import ConfigError, DataError, StoreError
+from heedful.flows.update import update
 from heedful.models.policy import POLICY, load_language_model
-from heedful.offline_stage import align_kto
 from heedful.opinions import FOLDER, Opinions, corrected, read_opinions, voted, write_opinions
 from heedful.records import Completion, Preference, Prompt, read_jsonl
+from heedful.stages.offline import align_kto
 from heedful.store import read_metrics
-from heedful.update_flow import update
 from heedful.version_log import Versions
 from heedful.versions import policy_in_use
 

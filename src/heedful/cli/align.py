@@ -122,7 +122,7 @@ def sft(
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
 
     def work(place: Path) -> dict[str, Any]:
-        from heedful.offline_stage import align_sft
+        from heedful.stages.offline import align_sft
 
         with Bars() as bars:
             return align_sft(loaded, place, bars, **files)
@@ -155,7 +155,7 @@ def dpo(
     loaded = load(config, tuple(overrides or ()))
 
     def work(place: Path) -> dict[str, Any]:
-        from heedful.offline_stage import align_dpo
+        from heedful.stages.offline import align_dpo
 
         with Bars() as bars:
             return align_dpo(loaded, place, bars, preferences=preferences, completions=completions or ())
@@ -189,7 +189,7 @@ def kto(
     files = {"completions": completions or (), "prompts": prompts or (), "preferences": preferences or ()}
 
     def work(place: Path) -> dict[str, Any]:
-        from heedful.offline_stage import align_kto
+        from heedful.stages.offline import align_kto
 
         with Bars() as bars:
             return align_kto(loaded, place, bars, votes=votes or (), **files)
@@ -219,8 +219,8 @@ def ilql(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.ilql_stage import align_ilql
     from heedful.report.numbers import percent
+    from heedful.stages.ilql import align_ilql
 
     loaded = load(config, tuple(overrides or ()))
     with Bars() as bars:

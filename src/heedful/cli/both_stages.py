@@ -27,7 +27,7 @@ def run(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.constitution_flow import STAGE1, STAGE2, constitution_run
+    from heedful.flows.constitution import STAGE1, STAGE2, constitution_run
 
     folder = folder or Path("runs") / config.stem
     with Bars() as bars:

@@ -30,8 +30,8 @@ def prompts(
     """
     from heedful.cli.terminal import emit
     from heedful.errors import ConfigError
+    from heedful.flows.tool import TOOL_SHARE, tasks, transcripts
     from heedful.store import write_jsonl
-    from heedful.tool_flow import TOOL_SHARE, tasks, transcripts
 
     if taught and kind != "arithmetic":
         raise ConfigError("--transcripts: a teacher is there for arithmetic alone; leave the option out")
@@ -56,7 +56,7 @@ def demo(
     Example: `heedful environment demo --output tools --method rloo`
     """
     from heedful.cli.terminal import Bars, emit, printable, table
-    from heedful.tool_flow import demonstrate, examples
+    from heedful.flows.tool import demonstrate, examples
 
     with Bars() as bars:
         found = demonstrate(output, bars, method=method, overrides=tuple(overrides or ()), seed=seed, steps=steps)

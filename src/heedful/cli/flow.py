@@ -170,14 +170,14 @@ def _run(config: Any, folder: Path, from_stage: str | None, until: str | None, a
     from heedful.report.table import compare_table
     from heedful.rounds import rounds_in
     from heedful.scale.launch import first_start, share_work
-    from heedful.stages import stages_of
+    from heedful.stage_names import stages_of
     from heedful.store import Run
 
     stages_of(config, from_stage, until)  # a slip in a name leaves no folder behind
 
     def work(place: Path) -> dict[str, Any]:
+        from heedful.flows.rounds import run_rounds
         from heedful.pipeline import Pipeline
-        from heedful.rounds_flow import run_rounds
 
         again = from_stage if first_start() else None
         if config.rounds > 1:

@@ -98,7 +98,7 @@ def adapter(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import LEAST_LABELS, load
-    from heedful.personal_stage import align_persons
+    from heedful.stages.personal import align_persons
 
     files = record_files(votes, judgements, preferences, prompts, completions, person[0] if len(person) == 1 else "")
     with Bars() as bars:

@@ -29,8 +29,8 @@ def prefer(
     """
     from heedful.cli.terminal import Bars, emit
     from heedful.config import load
-    from heedful.prefer_stage import STAGE
-    from heedful.prefer_stage import prefer as run
+    from heedful.stages.prefer import STAGE
+    from heedful.stages.prefer import prefer as run
 
     with Bars() as bars:
         result = run(load(config, tuple(overrides or ())), output, bars)

@@ -12,7 +12,7 @@ import typer
 from heedful.cli.flow import JSON
 
 if TYPE_CHECKING:
-    from heedful.red_team_stage import Outcome
+    from heedful.stages.red_team import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def red_team(
     from heedful.cli.talk import policy_of
     from heedful.cli.terminal import Bars, emit
     from heedful.red_team_files import chosen_prompts, write_failures
-    from heedful.red_team_stage import Attack, red_team
+    from heedful.stages.red_team import Attack, red_team
 
     names = [name for part in categories.split(",") if (name := part.strip())]
     chosen = chosen_prompts(prompts or (), categories=names, split=split, num_attacks=num_prompts, num_safe=num_safe, seed=seed)

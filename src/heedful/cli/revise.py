@@ -40,8 +40,8 @@ def revise(
     """
     from heedful.cli.terminal import Bars, emit, table
     from heedful.config import for_revising, load
-    from heedful.revise_stage import revise as work
-    from heedful.revise_stage import told
+    from heedful.stages.revise import revise as work
+    from heedful.stages.revise import told
 
     loaded = for_revising(load(config, tuple(overrides or ())), reward_model, label, reads)
     with Bars() as bars:

@@ -56,7 +56,7 @@ def train(
     )
 
     def work(place: Path) -> dict[str, Any]:
-        from heedful.reward_stage import train_reward_model_alone
+        from heedful.stages.reward import train_reward_model_alone
 
         with Bars() as bars:
             return train_reward_model_alone(model, preferences or [], place, config, bars.for_stage("reward"))

@@ -44,8 +44,8 @@ def update(
         _versions(run, version, rollback, as_json)
         return
     from heedful.cli.terminal import Bars, emit, table
+    from heedful.flows.update import update as learn
     from heedful.report.table import compare_table
-    from heedful.update_flow import update as learn
     from heedful.web.chats import read_chats
 
     chats = {}

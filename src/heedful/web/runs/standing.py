@@ -11,7 +11,7 @@ from heedful.config import Config, load
 from heedful.errors import ConfigError
 from heedful.progress import read_progress
 from heedful.report.numbers import finite
-from heedful.stages import all_stages
+from heedful.stage_names import all_stages
 from heedful.store import is_held
 from heedful.waiting import read_waiting, said
 

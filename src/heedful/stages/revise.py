@@ -30,12 +30,12 @@ from heedful.judging.local import adapter_of
 from heedful.judging.scored import JournaledScore, Score, Texts
 from heedful.models.policy import LanguageModel, load_language_model
 from heedful.models.sources import own_folders, resolve
-from heedful.offline_stage import align_sft
 from heedful.progress import Progress, telling
 from heedful.prompt_files import files_in, gathered
 from heedful.records import Completion, Prompt, by_id
 from heedful.rewards.asking import Judge
 from heedful.rewards.source import local_inputs
+from heedful.stages.offline import align_sft
 from heedful.store import Run, file_hash, read_json, write_json, write_jsonl
 from heedful.training.rollout import require_finite_rewards
 

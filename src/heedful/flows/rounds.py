@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heedful.align_stage import Gold
 from heedful.config import Config
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError
@@ -24,6 +23,7 @@ from heedful.records import Completion, Prompt, by_id, iter_lines, read_jsonl
 from heedful.report.answers import read_answers
 from heedful.report.rounds import build_rounds
 from heedful.rounds import Round, folder_of, rounds_in
+from heedful.stages.align import Gold
 from heedful.store import Run, file_hash, read_json, write_json
 from heedful.team import once
 

@@ -16,14 +16,14 @@ from heedful.engine.device import choose_device
 from heedful.errors import ConfigError, DataError
 from heedful.models.policy import export_merged
 from heedful.pipeline import Pipeline
-from heedful.prefer_stage import STAGE as PREFER
-from heedful.prefer_stage import prefer, require_gate
 from heedful.progress import Progress
 from heedful.prompt_files import gathered
 from heedful.red_team_files import chosen_prompts
-from heedful.red_team_stage import Attack, red_team
 from heedful.report.card import export_card
-from heedful.revise_stage import revise
+from heedful.stages.prefer import STAGE as PREFER
+from heedful.stages.prefer import prefer, require_gate
+from heedful.stages.red_team import Attack, red_team
+from heedful.stages.revise import revise
 from heedful.store import CARD, Run, file_hash, named_folder, write_json
 
 STAGE1, TUNED, STAGE2, RED_TEAM, SUMMARY = "stage1", "tuned", "stage2", "red-team", "summary.json"

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from heedful.config import LEAST_LABELS, Config
 from heedful.errors import DataError
-from heedful.offline_stage import align_dpo, align_kto
 from heedful.persons.enough import require_enough
 from heedful.persons.labels import Label
 from heedful.persons.reading import Files, Said, read_said
 from heedful.progress import Progress
 from heedful.records import Preference, Vote
+from heedful.stages.offline import align_dpo, align_kto
 from heedful.store import write_jsonl
 
 OWN = "own"  # folder of the output with what was picked from the files

@@ -17,12 +17,10 @@ from heedful.config import Config, RewardTermSection, load, says, to_toml
 from heedful.data.formats import read_preferences
 from heedful.engine.sampling import tokens_of
 from heedful.errors import ConfigError, DataError, StoreError
-from heedful.evaluate_stage import evaluate_versions
 from heedful.evaluation.promotion import objections
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import answer_of
 from heedful.models.sources import local_file
-from heedful.offline_stage import marked_pairs, marked_votes
 from heedful.opinions import FOLDER as FEEDBACK
 from heedful.opinions import (
     Opinions,
@@ -42,6 +40,8 @@ from heedful.records import Preference, Prompt, by_id
 from heedful.rewards.source import TRAINED
 from heedful.rounds import Round, rounds_in
 from heedful.run_layout import Layout
+from heedful.stages.evaluate import evaluate_versions
+from heedful.stages.offline import marked_pairs, marked_votes
 from heedful.store import Run, read_json, write_json, write_jsonl
 from heedful.training import kto
 from heedful.training.adapter import save_policy

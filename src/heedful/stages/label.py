@@ -11,10 +11,10 @@ from heedful.config import Config
 from heedful.errors import ConfigError
 from heedful.feedback.simulated import simulate
 from heedful.people import People
-from heedful.prefer_stage import judge_answers, require_gate
 from heedful.progress import Progress
 from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.rounds import Round
+from heedful.stages.prefer import judge_answers, require_gate
 from heedful.store import write_jsonl
 
 FILE = "judgements.jsonl"
