@@ -320,7 +320,7 @@ source = {source!r}
 num_train = 64
 num_heldout = 4
 [ppo]
-max_steps = 4
+max_steps = {steps}
 episodes = {episodes}
 checkpoint_every = 100
 eval_every = 100
@@ -333,11 +333,11 @@ def vowels(prompts, completions):
 """
 
 
-def step_of(runner: str, source: str, episodes: int) -> float:
+def step_of(runner: str, source: str, episodes: int, steps: int) -> float:
     """Median seconds between the steps that `heedful align ppo` tells, the first not counted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "small.toml").write_text(CONFIG.format(source=source, episodes=episodes))
+        (folder / "small.toml").write_text(CONFIG.format(source=source, episodes=episodes, steps=steps + 1))
         (folder / "reward.py").write_text(REWARD)
         asked = ["--config", str(folder / "small.toml"), "--reward-model", str(folder / "reward.py:vowels")]
         settings = [part for text in RUNNERS[runner] for part in ("--set", text)]
@@ -347,11 +347,11 @@ def step_of(runner: str, source: str, episodes: int) -> float:
         return statistics.median(later["time"] - earlier["time"] for earlier, later in pairwise(rows))
 
 
-def compare_runners(source: str, episodes: int, repeats: int) -> dict[str, Any]:
+def compare_runners(source: str, episodes: int, repeats: int, steps: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
     for _ in range(repeats):
         for runner in found:
-            found[runner].append(step_of(runner, source, episodes))
+            found[runner].append(step_of(runner, source, episodes, steps))
     middle = {runner: statistics.median(times) for runner, times in found.items()}
     return {"step_s": found, "median": middle, "overhead": middle["ray"] / middle["local"] - 1}
 
@@ -360,7 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["phases", "workers", "runners", "turn"])
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--steps", type=int, default=3, help="of phases: how many are measured, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="how many are measured, after one that is not")
     parser.add_argument("--episodes", type=int, default=EPISODES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path)
@@ -370,8 +370,10 @@ def main() -> None:
         return
     if asked.what == "phases":
         found = measure_phases(asked.model, asked.steps, asked.episodes)
+    elif asked.what == "workers":
+        found = compare_workers(asked.model, asked.episodes, asked.repeats)
     else:
-        found = {"workers": compare_workers, "runners": compare_runners}[asked.what](asked.model, asked.episodes, asked.repeats)
+        found = compare_runners(asked.model, asked.episodes, asked.repeats, asked.steps)
     text = json.dumps(found, indent=1)
     print(text)
     if asked.output:
