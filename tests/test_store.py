@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from heedful import store
 from heedful.errors import RecordError, StoreError
 from heedful.store import Journal, Run, file_hash, new_folder, read_json, read_metrics, write_bytes, write_json, write_jsonl
+from heedful.team import ALONE, Alone, team, working_in
 
 NEXT_STEP = "Free space or choose another folder, then run the same command again"
 
@@ -558,3 +559,20 @@ def test_a_configuration_that_heedful_wrote_follows_the_run(tmp_path: Path) -> N
     (tmp_path / "heedful.toml").write_text("seed = 3\n")  # edited by hand since
     with Run(tmp_path) as run, pytest.raises(StoreError, match="holds other settings"):
         run.keep_config("seed = 2\n", lambda path: False)
+
+
+class Second(Alone):
+    """Beside it this process is the first of two, and nobody answers."""
+
+    size = 2
+
+    def exchange(self, mine: Any, at: str) -> list[Any]:
+        return [mine, mine]
+
+
+@pytest.mark.parametrize(("stage", "alone"), [("label", True), ("consensus", True), ("report", True), ("evaluate", False)])
+def test_what_one_member_goes_through_it_shares_with_nobody(tmp_path: Path, stage: str, alone: bool) -> None:
+    teams: list[object] = []
+    with working_in(Second()), Run(tmp_path / "run") as run:
+        assert run.stage(stage, lambda: teams.append(team()), settings={})
+    assert [one is ALONE for one in teams] == [alone]

@@ -104,8 +104,7 @@ class Layout:
         section = self.config.reward
         shared = {"aggregate": section.aggregate, "disagreement_coef": section.disagreement_coef}
         thumbs = {"thumbs": thumb_settings(self.config)} if _asks(self.terms) else {}
-        # How many labels are enough for a person decides whether something is learned, not what.
-        return {"reward": shared | {"terms": [term.model_dump(exclude={"min_labels"}) for term in self.terms]} | thumbs}
+        return {"reward": shared | {"terms": [term.identity for term in self.terms]} | thumbs}
 
     @property
     def watch_settings(self) -> dict[str, Any]:

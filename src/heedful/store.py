@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from heedful.errors import StoreError
 from heedful.ownership import mark, refuse_stages, refuse_strangers
 from heedful.records import parse_line, to_line
-from heedful.team import once, team
+from heedful.team import ALONE, once, team, working_in
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -192,7 +192,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-# Stages of minutes at most that only write files: member 0 of a team goes through them, and the others wait at the next one.
+# Stages of minutes at most: member 0 of a team goes through them, alone, and the others wait at the next one.
 BY_ONE = frozenset({"label", "consensus", "report"})
 # Of a run directory, what no stage reads.
 UNREAD = frozenset({".lock", ".progress.json", "tensorboard", "report.html", "workers"})
@@ -312,7 +312,8 @@ class Run:
             return False
         clock = time.monotonic()
         try:
-            work()
+            with working_in(ALONE if name in BY_ONE else team()):  # who shared what a judge reads would not be heard
+                work()
         except BaseException:
             entry["seconds"] += round(time.monotonic() - clock, 3)
             with suppress(StoreError):  # a full disk is why the work failed; that is the error to tell

@@ -15,6 +15,8 @@ import small_run
 from heedful.config import Config, load
 from heedful.errors import RewardError
 from heedful.pipeline import Pipeline
+from heedful.rounds import Round
+from heedful.run_layout import Layout
 from heedful.store import Run, read_metrics
 
 # Shares of terms are rounded once each, the reward's mean in float32.
@@ -218,3 +220,21 @@ def test_a_run_with_an_ensemble_is_the_same_from_memory_and_from_disk(tiny: Path
     with Run(tmp_path / "run") as run:
         again = Pipeline(config, run, silent)("evaluate")
     assert again["compare"] == first["compare"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "again"),
+    [
+        ({"max_retries": 20, "backoff_s": 2.0}, False),
+        ({"timeout_s": 5.0, "batch_rows": 8}, False),
+        ({"token_env": "TOKEN"}, False),
+        ({"weight": 2.0}, True),
+        ({"label": "kind"}, True),
+    ],
+)
+def test_asking_otherwise_makes_no_finished_stage_anew(tmp_path: Path, fields: dict[str, Any], again: bool) -> None:
+    def settings(**more: Any) -> dict[str, Any]:
+        config = Config.model_validate({"reward": {"terms": [{"source": "http://127.0.0.1:9"} | more]}})
+        return Layout(config, tmp_path, Round(), config.reward.terms).align_settings
+
+    assert (settings(**fields) != settings()) == again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
@@ -36,6 +36,12 @@ class RewardTermSection(Section):
     backoff_s: float = Field(1.0, ge=0, description="Of an HTTP endpoint: wait before the first retry; doubles, 60 at most.")
     batch_rows: int = Field(64, ge=1, description="Of an HTTP endpoint: answers a request.")
     token_env: str = Field("", description="Of an HTTP endpoint: environment variable that holds its bearer token.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it makes the reward, not how patiently it is asked: what is done stays when that changes."""
+        asking = {"min_labels", "timeout_s", "max_retries", "backoff_s", "batch_rows", "token_env"}
+        return self.model_dump(exclude=asking)
 
 
 class LabelledSection(Section):

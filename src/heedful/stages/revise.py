@@ -7,6 +7,7 @@ sft` leaves. The same command goes on where it stopped.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ def _scorer(config: Config, constitution: Constitution, calls: Path, told: Calla
                 "revise.scorer = 'reward': name a reward that exists, by --reward-model or [[reward.terms]], or set "
                 "revise.scorer to 'contrastive'"
             )
-        terms = [term.model_dump_json(exclude={"min_labels"}) for term in config.reward.terms]
+        terms = [json.dumps(term.identity) for term in config.reward.terms]
         parts = [file_hash(path) for term in config.reward.terms for path in local_inputs(term)]
         return JournaledScore(_Opened(lambda: _reward(config)), " ".join(["reward", *terms, *parts]), Calls(calls), told)
     principles = sorted((one for one in constitution.tagged(section.tags) if one.good), key=lambda one: -one.weight)
