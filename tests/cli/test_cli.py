@@ -74,6 +74,13 @@ def test_import_and_help_are_quick() -> None:
     assert loaded.stdout.strip() == "False", "showing help must not load torch"
 
 
+def test_resume_begins_nothing(tmp_path: Path) -> None:
+    (tmp_path / "heedful.toml").write_text("")
+    failed = heedful("run", tmp_path / "heedful.toml", "--dir", tmp_path / "run", "--resume")
+    assert_one_paragraph(failed, f"{tmp_path / 'run'}: no run was begun there that could go on", "leave out --resume")
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "heedful.toml").write_text("[ppo]\nlerning_rate = 0.1\n")
     failed = heedful("run", tmp_path / "heedful.toml", "--dir", tmp_path / "run")
@@ -131,7 +138,7 @@ def test_what_init_writes_runs_as_its_message_says_and_resumes_from_elsewhere(ti
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"] == {"train": 24, "heldout": 12}, "the prompts of the file, not the bundled ones"
     run = tmp_path / "runs/project"
-    again = heedful("run", "../runs/project/heedful.toml", "--dir", "../runs/project", cwd=elsewhere)
+    again = heedful("run", "../runs/project/heedful.toml", "--dir", "../runs/project", "--resume", cwd=elsewhere)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("already done") == 7, again.stderr
     (tmp_path / "project/prompts.jsonl").unlink()

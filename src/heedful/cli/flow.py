@@ -144,6 +144,7 @@ def run(
     until: Annotated[
         str | None, typer.Option("--until", help="Stop after this stage; the same command without it goes on.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Only go on with a run that was begun; never begin one.")] = False,
     overrides: OVERRIDES = None,
     as_json: JSON = False,
 ) -> None:
@@ -156,9 +157,13 @@ def run(
     `--set label.judgements=judgements.jsonl`
     """
     from heedful.config import load
+    from heedful.errors import StoreError
+    from heedful.rounds import rounds_in
 
     loaded = load(config, tuple(overrides or ()))
     folder = folder or Path("runs") / (config.parent.name if config.name == "heedful.toml" else config.stem)
+    if resume and not ((folder / "manifest.json").is_file() or rounds_in(folder)):
+        raise StoreError(f"{folder}: no run was begun there that could go on; check --dir, or leave out --resume")
     _run(loaded, folder, from_stage, until, as_json, f"heedful run {config} --dir {folder}")
 
 
