@@ -175,6 +175,20 @@ def test_new_answers_are_read_as_the_fit_read_its_own(tiny: Path, folder: Path, 
     assert max(expected) - min(expected) > 0.1
 
 
+def test_without_a_safety_head_nothing_is_said_to_be_safe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def measured(source: str) -> tuple[dict[str, float], str]:
+        term = Sources(None, dtype=torch.float32, device=torch.device("cpu")).reward(RewardTermSection(source=source))
+        term([Answer(SAID, "Yes.", [], [])])
+        return term.measured, capsys.readouterr().err
+
+    found, said = measured(f"{folder}/persons#ada")
+    assert found == {}
+    assert said.startswith(f"{folder}/persons#ada: no safety head is in force")
+    assert "--safety-votes or --safety-preferences of 'heedful persons fit'" in said
+    found, said = measured(f"{folder}/guarded#ada")
+    assert (list(found), said) == (["unsafe_answers"], "")
+
+
 @pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
 def test_too_few_labels_are_refused_as_an_adapter_from_pairs_is(method: str, tiny: Path, folder: Path, tmp_path: Path) -> None:
     config = small_run.write_config(tmp_path / "small.toml", tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from heedful.persons.folder import ABOUT, Kept, load, require_person
 from heedful.persons.optimising import wishes_of
 from heedful.rewards.function import function_place
 from heedful.rewards.mixture import ENSEMBLE
-from heedful.team import once
+from heedful.team import once, team
 
 MARK = "#"  # between the folder and the names
 
@@ -39,7 +40,7 @@ class PersonalTerm:
     """Reads the features of answers and gives the persons' reward, in logits; docs/methods/personalisation.md.
 
     base: the policy's model, whose trunk is read without adapter where the features are its own. measured: unsafe_answers, the
-    share of the last answers that a safety head held to be unsafe.
+    share of the last answers that a safety head held to be unsafe; nothing where there is no head.
     """
 
     measured: dict[str, float]
@@ -47,13 +48,14 @@ class PersonalTerm:
     def __init__(self, kept: Kept, persons: tuple[str, ...], base: LanguageModel | None) -> None:
         self.wishes = wishes_of(kept, persons)
         self.read = open_reader(kept.source, kept.reads, base=base)
+        self.guarded = bool(kept.model.heads.safety.names)
         self.measured = {}
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         if not answers:
             return []
         rewards, share = once(lambda: self._judge(answers), "personal rewards")
-        self.measured = {"unsafe_answers": share}
+        self.measured = {"unsafe_answers": share} if self.guarded else {}
         return rewards
 
     def _judge(self, answers: Sequence[Answer]) -> tuple[list[float], float]:
@@ -65,7 +67,14 @@ class PersonalTerm:
 def personal_reward(term: RewardTermSection, base: LanguageModel | None) -> PersonalTerm:
     """Raises StoreError for a folder without persons, DataError for a stranger, ConfigError for a negative weight."""
     kept, persons = _opened(term)
-    return PersonalTerm(kept, persons, base)
+    found = PersonalTerm(kept, persons, base)
+    if not found.guarded and team().rank == 0:
+        print(
+            f"{term.source}: no safety head is in force, so no wish is held back; for one, fit the persons anew with "
+            "--safety-votes or --safety-preferences of 'heedful persons fit'",
+            file=sys.stderr,
+        )
+    return found
 
 
 def require_known_persons(terms: Sequence[RewardTermSection]) -> None:
