@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,8 @@ def test_a_folder_and_names_are_a_source_like_others(folder: Path, tmp_path: Pat
     (tmp_path / "own" / "persons").mkdir(parents=True)
     (tmp_path / "heedful.toml").write_text('[[reward.terms]]\nsource = "own/persons#ada"\n')
     assert load(tmp_path / "heedful.toml").reward.terms[0].source == f"{tmp_path.resolve()}/own/persons#ada"
+    shutil.copytree(folder / "persons", tmp_path / "a#b" / "persons")
+    (tmp_path / "heedful.toml").write_text('[[reward.terms]]\nsource = "a#b/persons#ada"\n')
+    source = load(tmp_path / "heedful.toml").reward.terms[0].source
+    assert source == f"{tmp_path.resolve()}/a#b/persons#ada"
+    assert personal_place(source) == (tmp_path.resolve() / "a#b" / "persons", "ada")

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from heedful.config import RewardTermSection
+from heedful.config import PERSONS, RewardTermSection, split_persons
 from heedful.errors import ConfigError
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer
 from heedful.persons.enough import require_enough
 from heedful.persons.features import Text, is_file, open_reader
-from heedful.persons.folder import ABOUT, Kept, load, require_person
+from heedful.persons.folder import Kept, load, require_person
 from heedful.persons.optimising import wishes_of
 from heedful.rewards.function import function_place
 from heedful.rewards.mixture import ENSEMBLE
@@ -27,13 +27,13 @@ def personal_place(source: str) -> tuple[Path, str] | None:
         return None
     if Path(source).expanduser().is_dir():
         return None
-    splits = [(Path(source[:place]).expanduser(), source[place + 1 :]) for place, c in enumerate(source) if c == MARK]
-    return next((split for split in splits if (split[0] / ABOUT).is_file()), splits[0])
+    folder, names = split_persons(source)
+    return Path(folder).expanduser(), names
 
 
 def is_of_persons(source: str) -> bool:
     """Whether it is a folder of persons without a name behind it."""
-    return (Path(source).expanduser() / ABOUT).is_file()
+    return (Path(source).expanduser() / PERSONS).is_file()
 
 
 class PersonalTerm:
