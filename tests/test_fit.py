@@ -11,9 +11,10 @@ import tiny_model
 from command import assert_one_paragraph, heedful
 
 from heedful import fit
-from heedful.config import Config
+from heedful.config import Config, ScaleSection
 from heedful.engine import memory
 from heedful.models import sources
+from heedful.run_summary import predicted_memory_mb
 
 GB = 10**9
 SHAPE = memory.shape_of(sources.ALIASES["smollm2-135m"].config, "smollm2-135m")
@@ -55,6 +56,12 @@ def test_a_run_is_as_large_as_its_larger_stage(tmp_path: Path) -> None:
     shape = memory.shape_of(sources.model_config(config.model.source), "tiny")
     work = fit.work_of(config, "ppo", prompt_tokens=50)
     assert fit.run_peak(config, longest_prompt=50) == memory.peak(shape, work, "ppo")
+    expected = round(fit.run_peak(config, longest_prompt=50) / 2**20, 1)
+    assert predicted_memory_mb(config, 50) == expected
+    shared = {"fsdp": True, "num_trainers": 2}
+    for scale, found in (({"fsdp": True}, expected), ({"num_trainers": 2}, expected), (shared, None)):
+        told = config.model_copy(update={"scale": ScaleSection.model_validate(scale)})
+        assert predicted_memory_mb(told, 50) == found, "none where a worker holds a share of the base"
     assert work.rows == 60
     assert (work.tempered, work.entropy) == (False, True)
 

@@ -59,8 +59,10 @@ def summarise(
 
 def predicted_memory_mb(config: Config, longest_prompt: int) -> float | None:
     """What the peak should have been. None for models of families for which no prediction is made; nor is there one on a GPU,
-    or for rewards that are no adapter on the base.
+    for rewards that are no adapter on the base, or where each worker holds a share of the base.
     """
+    if config.scale.fsdp and config.scale.num_workers > 1:
+        return None
     try:
         return round(run_peak(config, longest_prompt=longest_prompt) / 2**20, 1)
     except ModelError:

@@ -137,8 +137,11 @@ class Versions:
 def standing_of(policy: Path) -> str:
     """One line: which round and version this policy is, and what came later and does not answer.
 
-    "" for what is part of no run with rounds or versions. With a log that cannot be read it says that: talking goes on.
+    "" for what is no saved policy, as a hub id, or part of no run with rounds or versions. With a log that cannot be read it
+    says that: talking goes on.
     """
+    if not (policy / ABOUT).is_file():
+        return ""
     root = root_of(policy.parent.parent)
     rounds = {folder_of(root, number): number for number in range(1, len(rounds_in(root)) + 1)}
     try:

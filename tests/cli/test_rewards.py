@@ -67,6 +67,16 @@ def test_a_classifier_asks_for_its_label(files: Path) -> None:
     assert "one of: 0 = 'kind', 1 = 'rude'" in failed.stderr
 
 
+def test_a_label_of_a_classifier_chooses_in_a_chat(tiny: Path, files: Path) -> None:
+    asked = ("chat", tiny, "--once", "Hello.", "--max-new-tokens", "4", "--temperature", "1", "--json")
+    best = ("--best-of", "2", "--reward-model", files / "classifier")
+    assert_told(heedful(*asked, *best), "one of: 0 = 'kind', 1 = 'rude'")
+    done = heedful(*asked, *best, "--label", "kind")
+    assert done.returncode == 0, done.stderr
+    assert "the reward is the logit of label 'kind'" in done.stderr
+    assert_told(heedful(*asked, "--label", "kind"), "--label kind is of a classifier that is the --reward-model")
+
+
 def test_an_ensemble_on_pairs_is_trained_evaluated_and_scores(tiny: Path, files: Path, tmp_path: Path) -> None:
     done = heedful(
         *("reward", "train", "--model", tiny, "--preferences", files / "pairs.jsonl", "--output", tmp_path / "rm"),

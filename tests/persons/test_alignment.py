@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.persons.features import surface
 from heedful.persons.folder import load as load_persons
+from heedful.pipeline import Pipeline
 from heedful.records import Completion, Message, Prompt, Sampling, Vote, read_jsonl
 from heedful.rewards.personal import personal_place, require_known_persons
 from heedful.rewards.source import Sources, local_inputs, named
 from heedful.rounds import Round
 from heedful.run_layout import Layout
-from heedful.store import read_metrics, write_jsonl
+from heedful.store import Run, read_json, read_metrics, write_json, write_jsonl
 
 NUM_TEXTS = 240
 SAID = (Message(role="user", content="Tell me."),)
@@ -175,6 +177,20 @@ def test_new_answers_are_read_as_the_fit_read_its_own(tiny: Path, folder: Path, 
     assert max(expected) - min(expected) > 0.1
 
 
+def test_without_a_safety_head_nothing_is_said_to_be_safe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def measured(source: str) -> tuple[dict[str, float], str]:
+        term = Sources(None, dtype=torch.float32, device=torch.device("cpu")).reward(RewardTermSection(source=source))
+        term([Answer(SAID, "Yes.", [], [])])
+        return term.measured, capsys.readouterr().err
+
+    found, said = measured(f"{folder}/persons#ada")
+    assert found == {}
+    assert said.startswith(f"{folder}/persons#ada: no safety head is in force")
+    assert "--safety-votes or --safety-preferences of 'heedful persons fit'" in said
+    found, said = measured(f"{folder}/guarded#ada")
+    assert (list(found), said) == (["unsafe_answers"], "")
+
+
 @pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
 def test_too_few_labels_are_refused_as_an_adapter_from_pairs_is(method: str, tiny: Path, folder: Path, tmp_path: Path) -> None:
     config = small_run.write_config(tmp_path / "small.toml", tiny)
@@ -194,6 +210,34 @@ def test_a_group_is_enough_together_and_the_threshold_is_a_setting(folder: Path)
     require_known_persons([RewardTermSection(source=f"{folder}/persons#eve", min_labels=20)])
     with pytest.raises(DataError, match="these 2 persons gave 240 decided labels, and an adapter needs 241"):
         require_known_persons([RewardTermSection(source=f"{folder}/persons#eve,ada", min_labels=241)])
+
+
+def test_persons_are_asked_for_only_where_something_is_learned_for_them(tiny: Path, folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "persons"
+    shutil.copytree(folder / "persons", place)
+
+    def flow(run: Run, least: int) -> Pipeline:
+        one = {"source": f"{place}#ada", "min_labels": least}
+        fields = {"model": {"source": str(tiny)}, "method": "rloo", "reward": {"terms": [one]}}
+        found = Pipeline(Config.model_validate(fields), run, lambda *_: None)
+        found.align = lambda: write_json(tmp_path / "run" / "rloo" / "result.json", {"least": least})  # type: ignore[method-assign]
+        return found
+
+    with Run(tmp_path / "run") as run:
+        with pytest.raises(DataError, match="an adapter needs 241"):
+            flow(run, 241)("rloo")
+        assert run.manifest["stages"] == {}
+        flow(run, 200).learn()
+        again = flow(run, 241)
+        again.require_learnable()
+        again.learn()
+        assert heedful("persons", "delete", place, "ada").returncode == 0
+        with pytest.raises(DataError, match="there is no person 'ada'"):
+            flow(run, 200).learn()
+        with pytest.raises(DataError, match="there is no person 'ada'"):
+            flow(run, 200)("rloo")
+        assert read_json(tmp_path / "run" / "rloo" / "result.json") == {"least": 200}, "what was learned before stays"
+    require_known_persons([RewardTermSection(source=f"{place}#eve")], optimised=False)
 
 
 def test_another_threshold_makes_no_finished_stage_anew(folder: Path, tmp_path: Path) -> None:
@@ -241,3 +285,8 @@ def test_a_folder_and_names_are_a_source_like_others(folder: Path, tmp_path: Pat
     (tmp_path / "own" / "persons").mkdir(parents=True)
     (tmp_path / "heedful.toml").write_text('[[reward.terms]]\nsource = "own/persons#ada"\n')
     assert load(tmp_path / "heedful.toml").reward.terms[0].source == f"{tmp_path.resolve()}/own/persons#ada"
+    shutil.copytree(folder / "persons", tmp_path / "a#b" / "persons")
+    (tmp_path / "heedful.toml").write_text('[[reward.terms]]\nsource = "a#b/persons#ada"\n')
+    source = load(tmp_path / "heedful.toml").reward.terms[0].source
+    assert source == f"{tmp_path.resolve()}/a#b/persons#ada"
+    assert personal_place(source) == (tmp_path.resolve() / "a#b" / "persons", "ada")

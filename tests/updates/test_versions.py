@@ -111,6 +111,13 @@ def test_a_chat_says_who_answers_and_what_does_not(tmp_path: Path) -> None:
     assert told("house").endswith("not answering: ... round 4, version 1, version 2 (refused)")
 
 
+def test_a_hub_id_stands_in_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds(tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    assert standing_of(Path("smollm2-135m")) == standing_of(Path("hub/name")) == ""
+    assert standing_of(Path("round-2/ppo/policy")) == "round 2 answers"
+
+
 def test_a_damaged_log_is_said_and_ends_no_chat(tmp_path: Path) -> None:
     answers = policy(tmp_path / "ppo" / "policy", "version 0", at=0)
     promote(tmp_path, 1)

@@ -56,6 +56,30 @@ def test_an_update_learns_from_the_webs_chat(aligned: Path, labels: Path, tmp_pa
     assert_told(heedful("update", run, "--home", labels), f"the web's chats of {labels} (5)", "that version 1 has not")
 
 
+def test_a_database_of_the_environment_is_heard_only_beside_home(
+    aligned: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(home.DATABASE, "postgres://ada:secret@127.0.0.1:1/chats?sslmode=require")
+    unasked = heedful("update", aligned)
+    assert_told(unasked, "nothing was said", f"looked for thumbs and corrections in {aligned / FOLDER}, which is not there")
+    (labels / home.NAME).unlink()
+    asked = heedful("update", aligned, "--home", labels)
+    assert_told(asked, "nothing was said", "the web's chats of postgres://ada@127.0.0.1:1/chats (0)")
+    assert "secret" not in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgres://ada:p@ss:w@host:5432/name", "postgres://ada@host:5432/name"),
+        ("postgres://host/name?password=secret", "postgres://host/name"),
+        ("ada:secret@host/name", "--database"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
+    assert home.without_password(address) == shown
+
+
 def test_a_folder_of_no_server_is_named(aligned: Path, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     assert_told(heedful("update", aligned, "--home", absent), f"{absent}: holds no labels.sqlite3; name the folder")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heedful.cli.flow import JSON
+from heedful.cli.reward import LABEL
 from heedful.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def chat(
     reward: Annotated[
         str | None, typer.Option("--reward-model", help="With --best-of: what is best. Any reward, FOLDER#PERSON among them.")
     ] = None,
+    label: LABEL = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -120,6 +122,8 @@ def chat(
 
     if (best_of > 1) != (reward is not None) or (reward is not None and (tools or documents)):
         raise ConfigError("--best-of N, 2 or more, and --reward-model SOURCE go together, without --tools")
+    if label and reward is None:
+        raise ConfigError(f"--label {label} is of a classifier that is the --reward-model; name that too, or leave --label out")
     talk = Conversation(
         policy_of(model),
         compare,
@@ -127,7 +131,7 @@ def chat(
         max_new_tokens=max_new_tokens,
         seed=seed,
         best_of=best_of,
-        choose=_chooser(reward) if reward else None,
+        choose=_chooser(reward, label) if reward else None,
     )
     if standing := standing_of(Path(policy_of(model))):
         print(printable(f"{model}: {standing}"), file=sys.stderr)
@@ -172,11 +176,11 @@ def chat(
         console.print(Columns(panels, padding=(0, 0), expand=False))
 
 
-def _chooser(reward: str) -> Choose:
+def _chooser(reward: str, label: str) -> Choose:
     from heedful.config import parse, with_reward
     from heedful.rewards.asking import Judge
 
-    return Judge(with_reward(parse({}, "--reward-model"), reward, "", "auto")).best
+    return Judge(with_reward(parse({}, "--reward-model"), reward, label, "auto")).best
 
 
 def _chat_with_tools(talk: ToolConversation, once: str | None, as_json: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from heedful.cli.flow import JSON, OVERRIDES
-from heedful.cli.labelling import DATABASE, FOLDER
+from heedful.cli.labelling import FOLDER
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,10 @@ def update(
     home: Annotated[
         Path | None, typer.Option("--home", help="The folder of 'heedful serve': its chats with RUN are heard as well.")
     ] = None,
-    database: DATABASE = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--database", help="The server's, postgres://user:password@host/name; default: that of --home."),
+    ] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Take an earlier version into use again.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the versions, and which is in use.")] = False,
     overrides: OVERRIDES = None,
@@ -47,11 +51,14 @@ def update(
     from heedful.flows.update import update as learn
     from heedful.report.table import compare_table
     from heedful.web.chats import read_chats
+    from heedful.web.home import DATABASE, without_password
 
     chats = {}
-    if home is not None or database:
+    if home is not None or database:  # a database that the environment names asks for nothing by itself
+        database = database or os.environ.get(DATABASE)
         place = home or FOLDER
-        chats[f"the web's chats of {place}"] = read_chats(place, database=database, run=run)
+        where = without_password(database) if database else place
+        chats[f"the web's chats of {where}"] = read_chats(place, database=database, run=run)
     with Bars() as bars:
         result = learn(run, bars, feedback=feedback or (), chats=chats, overrides=overrides or ())
     if as_json:

@@ -6,6 +6,7 @@ from heedful.config.data import EvaluateSection, LabelSection, ModelSection, Pro
 from heedful.config.environment import EnvironmentSection
 from heedful.config.feedback import FeedbackSection
 from heedful.config.file import (
+    PERSONS,
     RUBRIC,
     Config,
     for_revising,
@@ -14,6 +15,7 @@ from heedful.config.file import (
     load,
     parse,
     says,
+    split_persons,
     to_toml,
     with_reward,
 )
@@ -29,6 +31,7 @@ from heedful.config.update import UpdateSection
 
 __all__ = [
     "LEAST_LABELS",
+    "PERSONS",
     "RUBRIC",
     "Config",
     "DPOSection",
@@ -64,6 +67,7 @@ __all__ = [
     "load",
     "parse",
     "says",
+    "split_persons",
     "to_toml",
     "with_reward",
 ]

@@ -41,6 +41,7 @@ MODELS = ("model.source", "reward.model", "prefer.policy")
 CONSTITUTIONS = ("prefer.constitution", "revise.constitution")  # a file, or BUNDLED
 TERMS = "reward.terms"
 RUBRIC = "rubric"  # as monitor.gold
+PERSONS = "persons.json"  # in each folder of `heedful persons fit`
 BUNDLED = "bundled"  # as prefer.constitution
 ALIASES = ("smollm2-135m", "minilm-22m")  # as in models/sources.py, which lies above this file
 
@@ -218,10 +219,20 @@ def _source(source: str, folder: Path) -> str:
     file, colon, function = source.rpartition(":")
     if colon and file.endswith(".py"):
         return f"{_path(file, folder)}:{function}"
-    persons, number_sign, names = source.partition("#")
-    if number_sign and not os.path.isdir(_path(source, folder)):
+    if "#" in source and not os.path.isdir(_path(source, folder)):
+        persons, names = split_persons(source, folder)
         return f"{_model(persons, folder)}#{names}"
     return _model(source, folder)
+
+
+def split_persons(source: str, folder: Path = Path()) -> tuple[str, str]:
+    """What stands before and behind the "#" of FOLDER#PERSON: the first one before which persons are, else the first of all.
+
+    folder: from which a relative path is seen.
+    """
+    splits = [(source[:place], source[place + 1 :]) for place, character in enumerate(source) if character == "#"]
+    kept = (split for split in splits if os.path.isfile(os.path.join(folder, os.path.expanduser(split[0]), PERSONS)))
+    return next(kept, splits[0])
 
 
 def _path(name: str, folder: Path) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from heedful.config import PERSONS
 from heedful.errors import DataError, StoreError
 from heedful.models.sources import loading
 from heedful.persons.basis import Scale
@@ -33,7 +34,6 @@ from heedful.persons.safety import Safety
 from heedful.records import NonEmpty, Record, read_jsonl
 from heedful.store import named_folder, read_json, write_json, write_jsonl
 
-ABOUT = "persons.json"
 VERSION = 1
 
 
@@ -101,7 +101,7 @@ def save(path: Path, kept: Kept) -> None:
         ],
     }
     with named_folder(path) as folder:
-        write_json(folder / ABOUT, about)
+        write_json(folder / PERSONS, about)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "heads.safetensors")
         save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "weights.safetensors")
         save_file({"features_TD": np.ascontiguousarray(kept.features_TD, dtype=np.float32)}, folder / "texts.safetensors")
@@ -111,9 +111,9 @@ def save(path: Path, kept: Kept) -> None:
 
 def load(path: Path) -> Kept:
     """What `save` wrote. Raises StoreError or SourceError, naming what is missing or broken."""
-    if not (path / ABOUT).is_file():
-        raise StoreError(f"{path}: holds no {ABOUT}; name a folder that 'heedful persons fit' wrote")
-    about: dict[str, Any] = read_json(path / ABOUT, "fit the persons anew")
+    if not (path / PERSONS).is_file():
+        raise StoreError(f"{path}: holds no {PERSONS}; name a folder that 'heedful persons fit' wrote")
+    about: dict[str, Any] = read_json(path / PERSONS, "fit the persons anew")
     with loading(path, "a personal reward model"):
         if about["version"] != VERSION:
             raise DataError(f"{path}: was written as version {about['version']}, this heedful reads {VERSION}; fit it anew")

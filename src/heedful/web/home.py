@@ -91,5 +91,12 @@ def _set_up() -> None:
         ) from None
 
 
+def without_password(address: str) -> str:
+    """A database's address as it may be shown: without password and options."""
+    scheme, _, rest = address.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}{at}{place.partition('?')[0]}" if rest else "--database"
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
