@@ -20,10 +20,12 @@ from command import HEEDFUL, assert_one_paragraph
 from heedful.config import ScaleSection
 from heedful.errors import ConfigError, HeedfulError
 from heedful.scale.members import Member
+from heedful.scale.runners import Runner
 from heedful.store import read_metrics, write_jsonl
 
 pytestmark = pytest.mark.timeout(400)
 STARTING_S = 180.0
+TWO = [Member(rank, 2, 2, "", 60.0) for rank in (0, 1)]
 SILENT = {"include_dashboard": False, "object_store_memory": 80_000_000}
 
 
@@ -160,14 +162,25 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once(
     assert time.monotonic() - clock < 20
 
 
-@pytest.fixture
-def small_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def small_cluster() -> Iterator[None]:
+    """For the last tests here: as long as it is there, this process has no other."""
     import ray
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    ray.init(num_cpus=2, logging_level="ERROR", log_to_driver=False, **SILENT)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", "/tmp")
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        ray.init("local", num_cpus=2, logging_level="ERROR", log_to_driver=False, **SILENT)
+        yield
+        ray.shutdown()
+
+
+def until_told(runner: Runner) -> list[int | None]:
+    """The exit codes, as soon as that of the second is known."""
+    end = time.monotonic() + 30
+    while runner.exits()[1] is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return runner.exits()
 
 
 def test_a_cluster_that_is_too_small_or_busy_is_told(
@@ -189,5 +202,20 @@ def test_a_cluster_that_is_too_small_or_busy_is_told(
     ray.get(other.place.remote(), timeout=60)
     runner = RayRunner(["true"], tmp_path, section.model_copy(update={"num_rollout_workers": 0}))
     with pytest.raises(HeedfulError, match=r"has 2, 0 of them free, and had no place for worker 1 within .* 4 s.* add a node"):
-        runner.start([Member(rank, 2, 2, "", 60.0) for rank in (0, 1)])
+        runner.start(TWO)
     assert "for worker 1 yet; waiting up to 4 s for a node to join" in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small_cluster: None, tmp_path: Path) -> None:
+    import socket
+
+    from heedful.scale.ray import RayRunner
+
+    runner = RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60))
+    runner.command = [str(tmp_path / "no-such-python")]
+    try:
+        runner.start(TWO)
+        with pytest.raises(HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-such"):
+            until_told(runner)
+    finally:
+        runner.stop()

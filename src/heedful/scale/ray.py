@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -33,6 +33,14 @@ ANSWER_S = 10.0  # in which a cluster's address is to accept a connection
 SILENT_S = 10.0  # without places for all; then it is told what is waited for
 
 
+class Place(NamedTuple):
+    """Where an actor is. process: which the one that it holds is not to outlive. gpus: those that Ray gave it. host: its name."""
+
+    process: int
+    gpus: list[str]
+    host: str
+
+
 class Holder:
     """What an actor is: one process, started where the actor is. That of member 0 only holds its place."""
 
@@ -41,15 +49,15 @@ class Holder:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Nothing comes back, which as an exit code says that the process runs."""
         told = os.environ | environment
         if not self.log.parent.is_dir():  # another machine, which has no such run directory
             self.log = Path(tempfile.mkdtemp(prefix="heedful-")) / self.log.name
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def place(self) -> tuple[int, list[str]]:
-        """The process that the other one is not to outlive, and the GPUs that Ray gave it."""
-        return os.getpid(), [str(gpu) for gpu in ray.get_gpu_ids()]
+    def place(self) -> Place:
+        return Place(os.getpid(), [str(gpu) for gpu in ray.get_gpu_ids()], socket.gethostname())
 
     def exit_code(self) -> int | None:
         return self.process.poll() if self.process else None
@@ -72,6 +80,7 @@ class RayRunner:
         self.command, self.logs, self.section = list(command), logs, section
         self.first = ProcessRunner(command, logs)
         self.actors: list[Any] = []
+        self.hosts: list[str] = []
         self.pending: list[Any] = []
         self.codes: list[int | None] = []
         self.seat: Any = None
@@ -98,18 +107,17 @@ class RayRunner:
     def start(self, members: Sequence[Member]) -> None:
         address = f"{ray.util.get_node_ip_address()}:{free_port()}"
         places = self._places([member.rank for member in members[1:]])
-        self.pending, self.codes = [], []
-        for member, actor, (parent, _) in zip(members[1:], self.actors, places[1:], strict=True):
-            told = replace(member, address=address, parent=parent)
+        self.pending, self.codes, self.hosts = [], [], [place.host for place in places[1:]]
+        for member, actor, place in zip(members[1:], self.actors, places[1:], strict=True):
+            told = replace(member, address=address, parent=place.process)
             environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-            # One that is lost meanwhile is seen by exits(), as one that is lost later.
-            actor.start.remote(self.command, environment | told.as_environment())
-            self.pending.append(actor.exit_code.remote())
+            # One that is lost meanwhile, or cannot start, is seen by exits(), as one that is lost later.
+            self.pending.append(actor.start.remote(self.command, environment | told.as_environment()))
             self.codes.append(None)
-        self.first.gpus = places[0][1]
+        self.first.gpus = places[0].gpus
         self.first.start([replace(members[0], address=address)])
 
-    def _places(self, ranks: Sequence[int]) -> list[tuple[int, list[str]]]:
+    def _places(self, ranks: Sequence[int]) -> list[Place]:
         """What each actor says of its place, member 0's first, once Ray found one for all.
 
         A node that is gone may come back, or another in its stead: that is waited for. Raises HeedfulError after node_wait_s.
@@ -120,7 +128,7 @@ class RayRunner:
         asked = {rank: actor.place.remote() for rank, actor in zip(ranks, self.actors, strict=True)}
         if self.seat is not None:
             asked[0] = self.seat.place.remote()
-        found: dict[int, tuple[int, list[str]]] = {} if 0 in asked else {0: (0, [])}
+        found = {} if 0 in asked else {0: Place(0, [], "")}
         begun, told = time.monotonic(), False
         while asked:
             ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=1.0)
@@ -181,6 +189,12 @@ class RayRunner:
                 if ready:
                     self.codes[i] = ray.get(self.pending[i], timeout=LONGEST_CALL_S)
                     self.pending[i] = actor.exit_code.remote()
+            except ray.exceptions.RayTaskError as error:
+                raise HeedfulError(
+                    f"worker {i + 1} could not be started on {self.hosts[i]}: {_first_line(error)}. Each machine needs this "
+                    "Python and heedful at the same paths, and room for temporary files. Mend it there, then run the same "
+                    "command again"
+                ) from error
             except ray.exceptions.RayError:  # the actor, or the machine that it was on
                 self.codes[i] = -int(signal.SIGKILL)
         return [*self.first.exits(), *self.codes]
@@ -193,6 +207,13 @@ class RayRunner:
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
+
+
+def _first_line(error: Exception) -> str:
+    """What an actor raised, without the way there."""
+    cause = getattr(error, "cause", None) or error
+    said = str(cause).strip().splitlines() or ["nothing more is known"]
+    return f"{type(cause).__name__}: {said[0][:300]}"
 
 
 def _connect(section: ScaleSection) -> None:
