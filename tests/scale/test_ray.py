@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import copies
@@ -32,6 +33,7 @@ SILENT = {"include_dashboard": False, "object_store_memory": 80_000_000}
 @pytest.fixture(autouse=True)
 def _short_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # its sockets lie below
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which a RayRunner puts elsewhere
 
 
@@ -155,11 +157,34 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once(
 ) -> None:
     from heedful.scale.ray import RayRunner
 
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no cluster of this machine left its address
+    # No cluster of this machine left its address there, and none is looked for among the processes.
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(set))
     clock = time.monotonic()
     with pytest.raises(ConfigError, match=rf"scale.address = '{address}': no Ray cluster answers there \(.*{said}.*ray start"):
         RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address=address))
     assert time.monotonic() - clock < 20
+
+
+def test_without_an_address_a_ray_is_started_here_whatever_others_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from heedful.scale.ray import RayRunner
+
+    asked = []
+
+    def init(**options: object) -> None:
+        asked.append(options)
+        raise RuntimeError("Version mismatch:\nRay: 2.60.0")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"could not be started on this machine \(Version mismatch: Ray: 2\.60\.0\)"):
+        RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2))
+    assert [(options["address"], options["num_cpus"]) for options in asked] == [("local", 2)]
+    with pytest.raises(ConfigError, match=r"'auto': this process cannot join the Ray cluster \(Version mismatch.*same Python"):
+        RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto"))
 
 
 @pytest.fixture(scope="module")

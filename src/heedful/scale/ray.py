@@ -228,8 +228,9 @@ def _connect(section: ScaleSection) -> None:
         {"ignore_reinit_error": True} if section.address else {"num_cpus": section.num_workers, "include_dashboard": False}
     )
     try:
-        ray.init(address=section.address or None, logging_level="ERROR", log_to_driver=False, **here)
-    except (OSError, ValueError) as error:
+        # "local": without an address Ray takes that of RAY_ADDRESS, or the last cluster of this machine.
+        ray.init(address=section.address or "local", logging_level="ERROR", log_to_driver=False, **here)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise _unanswered(section, error) from error
 
 
@@ -237,6 +238,11 @@ def _unanswered(section: ScaleSection, error: Exception) -> ConfigError:
     said = " ".join(str(error).split())[:300]
     if not section.address:
         return ConfigError(f"Ray could not be started on this machine ({said})")
+    if not isinstance(error, OSError | ValueError | OverflowError):
+        return ConfigError(
+            f"scale.address = {section.address!r}: this process cannot join the Ray cluster ({said}). Use the same Python and "
+            "the same Ray on all its machines"
+        )
     return ConfigError(
         f"scale.address = {section.address!r}: no Ray cluster answers there ({said}). Start one (ray start --head), or give "
         "the address that it told"
