@@ -200,6 +200,16 @@ def small_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
+class Unknown:
+    """No actor of Ray's can import this module, as none can import heedful on a machine that lacks it."""
+
+    def __init__(self, log: str) -> None:
+        """Never reached."""
+
+    def place(self) -> None:
+        """Never asked."""
+
+
 def until_told(runner: Runner) -> list[int | None]:
     """The exit codes, as soon as that of the second is known."""
     end = time.monotonic() + 30
@@ -244,3 +254,14 @@ def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small
             until_told(runner)
     finally:
         runner.stop()
+
+
+def test_an_actor_that_cannot_begin_is_told_at_once(
+    small_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heedful.scale import ray as by_ray
+
+    monkeypatch.setattr(by_ray, "Holder", Unknown)
+    runner = by_ray.RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60))
+    with pytest.raises(HeedfulError, match=r"cannot begin on .*ModuleNotFoundError: No module named '.*needs this Python"):
+        runner.start(TWO)

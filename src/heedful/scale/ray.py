@@ -129,13 +129,19 @@ class RayRunner:
         if self.seat is not None:
             asked[0] = self.seat.place.remote()
         found = {} if 0 in asked else {0: Place(0, [], "")}
-        begun, told = time.monotonic(), False
+        begun, told, last = time.monotonic(), False, ""
         while asked:
             ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=1.0)
             for rank in [rank for rank, call in asked.items() if call in ready]:
                 try:
                     found[rank] = ray.get(asked.pop(rank), timeout=LONGEST_CALL_S)
-                except ray.exceptions.RayError:  # its node was lost while it began: once more, on another
+                except ray.exceptions.RayError as error:  # its node was lost while it began: once more, on another
+                    last = f" (the last try ended with {_first_line(error)})"
+                    if isinstance(error, ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False):
+                        raise HeedfulError(
+                            f"worker {rank} cannot begin on the machine that Ray chose for it: {_first_line(error)}. Each machine "
+                            "needs this Python with heedful and its extra 'ray'. Mend it there, then run the same command again"
+                        ) from error
                     actor = self._actor(rank)
                     if rank:
                         self.actors[ranks.index(rank)] = actor
@@ -146,7 +152,7 @@ class RayRunner:
             waited = time.monotonic() - begun
             if asked and waited > self.section.node_wait_s:
                 raise HeedfulError(
-                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s. Nothing that "
+                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s{last}. Nothing that "
                     "was learned is lost: add a node, or lower the numbers of workers, then run the same command again"
                 )
             if asked and waited > min(SILENT_S, self.section.node_wait_s / 2) and not told:
@@ -213,6 +219,8 @@ def _first_line(error: Exception) -> str:
     """What an actor raised, without the way there."""
     cause = getattr(error, "cause", None) or error
     said = str(cause).strip().splitlines() or ["nothing more is known"]
+    if getattr(error, "actor_init_failed", False) or "Traceback" in str(cause):
+        return said[-1].strip()[:300]
     return f"{type(cause).__name__}: {said[0][:300]}"
 
 
