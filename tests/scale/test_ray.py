@@ -265,3 +265,15 @@ def test_an_actor_that_cannot_begin_is_told_at_once(
     runner = by_ray.RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60))
     with pytest.raises(HeedfulError, match=r"cannot begin on .*ModuleNotFoundError: No module named '.*needs this Python"):
         runner.start(TWO)
+
+
+def test_a_member_without_a_place_of_the_cluster_is_not_counted(
+    small_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heedful.scale.ray import RayRunner
+
+    section = ScaleSection(runner="ray", num_trainers=3, address="auto")
+    with pytest.raises(ConfigError, match="1 are missing"):
+        RayRunner(["true"], tmp_path, section)
+    monkeypatch.setattr(RayRunner, "_seated", lambda self: False)
+    RayRunner(["true"], tmp_path, section)

@@ -96,12 +96,13 @@ class RayRunner:
     def _require_room(self) -> None:
         """Raises ConfigError naming what the cluster lacks. Member 0 needs its share of this machine besides."""
         wanted = self.section.num_workers
+        wanted -= not self._seated()  # then member 0 takes no place of the cluster's
         have = self._have(ray.cluster_resources())
         if wanted > have:
             raise ConfigError(
                 f"scale.num_trainers = {self.section.num_trainers} and scale.num_rollout_workers = "
-                f"{self.section.num_rollout_workers} ask for {wanted} workers, each with one {self.kind}, and the Ray cluster "
-                f"has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
+                f"{self.section.num_rollout_workers} ask for {self.section.num_workers} workers, each with one "
+                f"{self.kind}, and the Ray cluster has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
             )
 
     def start(self, members: Sequence[Member]) -> None:
