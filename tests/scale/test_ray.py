@@ -231,7 +231,7 @@ def test_a_cluster_that_is_too_small_or_busy_is_told(
         RayRunner(["true"], tmp_path, section)
     with monkeypatch.context() as gpus:
         gpus.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        with pytest.raises(ConfigError, match=r"ask for 5 workers, each with one GPU.* has 0: 5 are missing"):
+        with pytest.raises(ConfigError, match=r"ask for 5 workers, each with one GPU beside.* has 0: 4 are missing"):
             RayRunner(["true"], tmp_path, section)
     other = ray.remote(num_cpus=1)(Holder).remote("")
     ray.get(other.place.remote(), timeout=60)
@@ -254,6 +254,23 @@ def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small
             until_told(runner)
     finally:
         runner.stop()
+
+
+def test_the_last_words_of_a_worker_on_another_machine_come_where_the_command_is(small_cluster: None, tmp_path: Path) -> None:
+    """The actor's folder for logs is not there; the first worker's is."""
+    from heedful.scale.ray import RayRunner
+
+    command = [sys.executable, "-c", "import sys; sys.exit('first\\nerror: no such model\\nlast')"]
+    section = ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60)
+    runner = RayRunner(command, tmp_path / "elsewhere", section)
+    try:
+        runner.start(TWO)
+        runner.logs = tmp_path
+        assert until_told(runner)[1] == 1
+    finally:
+        runner.stop()
+    said = (tmp_path / "worker-1.log").read_text()
+    assert re.fullmatch(r"on \S+, where the rest of it is in /\S+/heedful-\S+/worker-1.log:\nerror: no such model\n", said)
 
 
 def test_an_actor_that_cannot_begin_is_told_at_once(

@@ -45,13 +45,14 @@ class Holder:
     """What an actor is: one process, started where the actor is. That of member 0 only holds its place."""
 
     def __init__(self, log: str) -> None:
-        self.log = Path(log)
+        self.log, self.elsewhere = Path(log), False
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
         """Nothing comes back, which as an exit code says that the process runs."""
         told = os.environ | environment
         if not self.log.parent.is_dir():  # another machine, which has no such run directory
+            self.elsewhere = True
             self.log = Path(tempfile.mkdtemp(prefix="heedful-")) / self.log.name
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -59,8 +60,14 @@ class Holder:
     def place(self) -> Place:
         return Place(os.getpid(), [str(gpu) for gpu in ray.get_gpu_ids()], socket.gethostname())
 
-    def exit_code(self) -> int | None:
-        return self.process.poll() if self.process else None
+    def ended(self) -> tuple[int, str] | None:
+        """The exit code, and what is to be written where the command was given: "" where the log is there already."""
+        code = self.process.poll() if self.process else None
+        if code is None or not self.elsewhere:
+            return None if code is None else (code, "")
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it said nothing")
+        return code, f"on {socket.gethostname()}, where the rest of it is in {self.log}:\n{last}\n"
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
@@ -95,14 +102,15 @@ class RayRunner:
 
     def _require_room(self) -> None:
         """Raises ConfigError naming what the cluster lacks. Member 0 needs its share of this machine besides."""
-        wanted = self.section.num_workers
-        wanted -= not self._seated()  # then member 0 takes no place of the cluster's
+        seated = self._seated()
+        wanted = self.section.num_workers if seated else self.section.num_workers - 1
+        besides = "" if seated else " beside that of the first, which is none of the cluster's"
         have = self._have(ray.cluster_resources())
         if wanted > have:
             raise ConfigError(
                 f"scale.num_trainers = {self.section.num_trainers} and scale.num_rollout_workers = "
                 f"{self.section.num_rollout_workers} ask for {self.section.num_workers} workers, each with one "
-                f"{self.kind}, and the Ray cluster has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
+                f"{self.kind}{besides}, and the Ray cluster has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
             )
 
     def start(self, members: Sequence[Member]) -> None:
@@ -194,8 +202,11 @@ class RayRunner:
             try:
                 ready, _ = ray.wait([self.pending[i]], timeout=0)
                 if ready:
-                    self.codes[i] = ray.get(self.pending[i], timeout=LONGEST_CALL_S)
-                    self.pending[i] = actor.exit_code.remote()
+                    found = ray.get(self.pending[i], timeout=LONGEST_CALL_S)
+                    self.pending[i] = actor.ended.remote()
+                    if found:
+                        self._write_down(i + 1, found[1])
+                        self.codes[i] = found[0]
             except ray.exceptions.RayTaskError as error:
                 raise HeedfulError(
                     f"worker {i + 1} could not be started on {self.hosts[i]}: {_first_line(error)}. Each machine needs this "
@@ -205,6 +216,11 @@ class RayRunner:
             except ray.exceptions.RayError:  # the actor, or the machine that it was on
                 self.codes[i] = -int(signal.SIGKILL)
         return [*self.first.exits(), *self.codes]
+
+    def _write_down(self, rank: int, words: str) -> None:
+        if words:
+            with suppress(OSError), open(self.logs / f"worker-{rank}.log", "a", encoding="utf-8") as log:
+                log.write(words)
 
     def stop(self) -> None:
         calls = [actor.stop.remote() for actor in self.actors]
