@@ -142,7 +142,10 @@ def test_what_cannot_be_cut_is_refused_before_it_loads(tiny: Path, tmp_path: Pat
         align_ilql(config, tmp_path / "out", preferences=[])
     assert not (tmp_path / "out").exists()
     alone = Config.model_validate({"scale": {"fsdp": True}, "model": {"source": str(tmp_path / "no-model")}})
-    with working_in(ALONE), pytest.raises(HeedfulError, match="no-model: no such folder"):  # with one worker the setting says nothing
+    with (
+        working_in(ALONE),
+        pytest.raises(HeedfulError, match="no-model: no such folder"),
+    ):  # with one worker the setting says nothing
         align_ilql(alone, tmp_path / "alone", preferences=[])
 
 

@@ -41,7 +41,7 @@ def dpo(tiny: Path, folder: Path, *settings: str) -> list[str]:
     folder.mkdir()
     config = folder / "small.toml"
     config.write_text(
-        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 3\ncheckpoint_every = 1\n'
+        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 12\ncheckpoint_every = 1\n'
         "[dpo.lora]\nrank = 4\nlayers = 2\n[scale]\nnum_trainers = 2\n"
     )
     write_jsonl(folder / "pairs.jsonl", small_data.preferences(24))
@@ -66,8 +66,8 @@ class Run:
         with self.said.open("w") as errors, self.told.open("w") as output:
             self.process = subprocess.Popen([*HEEDFUL, *arguments], stdout=output, stderr=errors, env=environment)
 
-    def until(self, reached: Callable[[], bool] = lambda: False) -> None:
-        """Waits for something, or for the end. A run that makes no step is ended, see stuck.py."""
+    def until(self, reached: Callable[[], bool] = lambda: False, limit_s: float = stuck.LIMIT_S) -> None:
+        """Waits for something, or for the end. A run that makes no step for limit_s is ended, see stuck.py."""
         grows = [self.said, self.out / "metrics.jsonl"]
 
         def wait(goes_on: Callable[[], bool], limit_s: float) -> None:
@@ -77,7 +77,7 @@ class Run:
 
         # Before the first step Ray starts ten processes of its own and each worker reads torch, and none tells how far it is.
         wait(lambda: not self.steps(), STARTING_S)
-        wait(lambda: not reached(), stuck.LIMIT_S)
+        wait(lambda: not reached(), limit_s)
 
     def steps(self) -> int:
         return len(read_metrics(self.out))
@@ -118,7 +118,7 @@ def test_a_node_that_is_lost_is_waited_for_and_the_run_goes_on_by_itself(
             run.until(lambda: "waiting up to 300 s for a node to join" in run.said.read_text())
             taken = run.steps()
             cluster.add_node(num_cpus=1, **SILENT)
-            run.until()
+            run.until(limit_s=STARTING_S)  # a node, an actor, and torch read anew by both
             said = run.said.read_text()
             assert run.result() == undisturbed
         finally:
@@ -250,7 +250,9 @@ def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small
     runner.command = [str(tmp_path / "no-such-python")]
     try:
         runner.start(TWO)
-        with pytest.raises(HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-such"):
+        with pytest.raises(
+            HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-such"
+        ):
             until_told(runner)
     finally:
         runner.stop()
