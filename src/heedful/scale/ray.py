@@ -34,7 +34,7 @@ SILENT_S = 10.0  # without places for all; then it is told what is waited for
 
 
 class Place(NamedTuple):
-    """Where an actor is. process: which the one that it holds is not to outlive. gpus: those that Ray gave it. host: its name."""
+    """Where an actor is. process: the one that what it holds is not to outlive. gpus: that Ray gave it. host: a name."""
 
     process: int
     gpus: list[str]
@@ -110,7 +110,8 @@ class RayRunner:
             raise ConfigError(
                 f"scale.num_trainers = {self.section.num_trainers} and scale.num_rollout_workers = "
                 f"{self.section.num_rollout_workers} ask for {self.section.num_workers} workers, each with one "
-                f"{self.kind}{besides}, and the Ray cluster has {have}: {wanted - have} are missing. Lower the numbers, or add nodes"
+                f"{self.kind}{besides}, and the Ray cluster has {have}: {wanted - have} are missing. Lower the numbers, "
+                "or add nodes"
             )
 
     def start(self, members: Sequence[Member]) -> None:
@@ -148,8 +149,9 @@ class RayRunner:
                     last = f" (the last try ended with {_first_line(error)})"
                     if isinstance(error, ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False):
                         raise HeedfulError(
-                            f"worker {rank} cannot begin on the machine that Ray chose for it: {_first_line(error)}. Each machine "
-                            "needs this Python with heedful and its extra 'ray'. Mend it there, then run the same command again"
+                            f"worker {rank} cannot begin on the machine that Ray chose for it: {_first_line(error)}. Each "
+                            "machine needs this Python with heedful and its extra 'ray'. Mend it there, then run the same "
+                            "command again"
                         ) from error
                     actor = self._actor(rank)
                     if rank:
@@ -161,8 +163,8 @@ class RayRunner:
             waited = time.monotonic() - begun
             if asked and waited > self.section.node_wait_s:
                 raise HeedfulError(
-                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s{last}. Nothing that "
-                    "was learned is lost: add a node, or lower the numbers of workers, then run the same command again"
+                    f"{self._missing(sorted(asked))} within scale.node_wait_s = {self.section.node_wait_s:g} s{last}. Nothing "
+                    "that was learned is lost: add a node, or lower the numbers of workers, then run the same command again"
                 )
             if asked and waited > min(SILENT_S, self.section.node_wait_s / 2) and not told:
                 told = True
