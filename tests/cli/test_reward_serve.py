@@ -38,11 +38,11 @@ dtype = "float32"
 num_train = 8
 num_heldout = 4
 [ppo]
-max_steps = 10
+max_steps = 20
 episodes = 4
 max_new_tokens = 6
 num_minibatches = 1
-eval_every = 10
+eval_every = 20
 [ppo.lora]
 rank = 4
 layers = 2
@@ -106,10 +106,15 @@ def test_a_reward_is_served(tmp_path: Path, served: tuple[BaseProcess, str]) -> 
 
 
 def test_a_run_goes_on_by_itself_when_its_reward_is_killed_and_comes_back(
-    tiny: Path, tmp_path: Path, served: tuple[BaseProcess, str], monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the default pauses. Its numbers and weights are those of a run that has the function itself."""
-    process, url = served
+    (tmp_path / "first").mkdir()
+    with service(tmp_path / "first") as (process, url):
+        _killed_and_back(tiny, tmp_path, process, url, monkeypatch)
+
+
+def _killed_and_back(tiny: Path, tmp_path: Path, process: BaseProcess, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REWARD_TOKEN", TOKEN["REWARD_TOKEN"])
     (tmp_path / "reward.py").write_text(FUNCTION)
     terms = {"local": str(tmp_path / "reward.py:letters"), "remote": url}

@@ -95,6 +95,16 @@ def test_a_worker_that_dies_each_time_ends_the_run_with_one_paragraph(project: P
     assert "Traceback" not in said
 
 
+def test_a_pass_that_breaks_ends_the_worker_at_once_and_the_run_with_its_words(project: Project) -> None:
+    """What would be done on the way out is not: the others wait in the middle of the pass."""
+    left = project.folder / "left"
+    faults = [{"rank": 1, "place": "backward", "step": 1, "breaks": "worker 1, in a pass: no memory", "left": str(left)}]
+    said = project.finish("broken", project.start("broken", faults=faults), code=1)
+    assert "error: worker 1, in a pass: no memory (worker 1; all of its words are in" in said
+    assert "all workers start anew" not in said
+    assert not left.exists()
+
+
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(project: Project) -> None:
     """No file may grow beyond 4 kB from the third checkpoint on: the second is whole, and the same command ends as ever."""
     faults = [{"rank": 0, "place": "checkpoint", "step": 2, "largest_file": 4096}]

@@ -14,7 +14,7 @@ from faulty_project import Project
 from gang import Gang
 
 from heedful.config import Config
-from heedful.errors import ConfigError, ModelError
+from heedful.errors import ConfigError, HeedfulError, ModelError
 from heedful.models.policy import load_language_model
 from heedful.stages.ilql import align_ilql
 from heedful.team import ALONE, Alone, LostWorkerError, Team, working_in
@@ -141,6 +141,13 @@ def test_what_cannot_be_cut_is_refused_before_it_loads(tiny: Path, tmp_path: Pat
     with working_in(ALONE), pytest.raises(ConfigError, match=r"scale\.fsdp = true: ILQL is learned by one process"):
         align_ilql(config, tmp_path / "out", preferences=[])
     assert not (tmp_path / "out").exists()
+    # With one worker the setting says nothing.
+    alone = Config.model_validate({"scale": {"fsdp": True}, "model": {"source": str(tmp_path / "no-model")}})
+    with (
+        working_in(ALONE),
+        pytest.raises(HeedfulError, match="no-model: no such folder"),
+    ):
+        align_ilql(alone, tmp_path / "alone", preferences=[])
 
 
 def test_a_pass_that_fails_on_one_worker_ends_the_other_too(two: Gang, tiny: Path, tmp_path: Path) -> None:

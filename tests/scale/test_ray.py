@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import copies
@@ -20,16 +21,19 @@ from command import HEEDFUL, assert_one_paragraph
 from heedful.config import ScaleSection
 from heedful.errors import ConfigError, HeedfulError
 from heedful.scale.members import Member
+from heedful.scale.runners import Runner
 from heedful.store import read_metrics, write_jsonl
 
 pytestmark = pytest.mark.timeout(400)
 STARTING_S = 180.0
+TWO = [Member(rank, 2, 2, "", 60.0) for rank in (0, 1)]
 SILENT = {"include_dashboard": False, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture(autouse=True)
 def _short_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # its sockets lie below
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which a RayRunner puts elsewhere
 
 
@@ -37,7 +41,7 @@ def dpo(tiny: Path, folder: Path, *settings: str) -> list[str]:
     folder.mkdir()
     config = folder / "small.toml"
     config.write_text(
-        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 3\ncheckpoint_every = 1\n'
+        f'[model]\nsource = {str(tiny)!r}\ndtype = "float32"\n[dpo]\nepochs = 12\ncheckpoint_every = 1\n'
         "[dpo.lora]\nrank = 4\nlayers = 2\n[scale]\nnum_trainers = 2\n"
     )
     write_jsonl(folder / "pairs.jsonl", small_data.preferences(24))
@@ -62,8 +66,8 @@ class Run:
         with self.said.open("w") as errors, self.told.open("w") as output:
             self.process = subprocess.Popen([*HEEDFUL, *arguments], stdout=output, stderr=errors, env=environment)
 
-    def until(self, reached: Callable[[], bool] = lambda: False) -> None:
-        """Waits for something, or for the end. A run that makes no step is ended, see stuck.py."""
+    def until(self, reached: Callable[[], bool] = lambda: False, limit_s: float = stuck.LIMIT_S) -> None:
+        """Waits for something, or for the end. A run that makes no step for limit_s is ended, see stuck.py."""
         grows = [self.said, self.out / "metrics.jsonl"]
 
         def wait(goes_on: Callable[[], bool], limit_s: float) -> None:
@@ -73,7 +77,7 @@ class Run:
 
         # Before the first step Ray starts ten processes of its own and each worker reads torch, and none tells how far it is.
         wait(lambda: not self.steps(), STARTING_S)
-        wait(lambda: not reached(), stuck.LIMIT_S)
+        wait(lambda: not reached(), limit_s)
 
     def steps(self) -> int:
         return len(read_metrics(self.out))
@@ -114,7 +118,7 @@ def test_a_node_that_is_lost_is_waited_for_and_the_run_goes_on_by_itself(
             run.until(lambda: "waiting up to 300 s for a node to join" in run.said.read_text())
             taken = run.steps()
             cluster.add_node(num_cpus=1, **SILENT)
-            run.until()
+            run.until(limit_s=STARTING_S)  # a node, an actor, and torch read anew by both
             said = run.said.read_text()
             assert run.result() == undisturbed
         finally:
@@ -153,21 +157,65 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once(
 ) -> None:
     from heedful.scale.ray import RayRunner
 
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no cluster of this machine left its address
+    # No cluster of this machine left its address there, and none is looked for among the processes.
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(set))
     clock = time.monotonic()
     with pytest.raises(ConfigError, match=rf"scale.address = '{address}': no Ray cluster answers there \(.*{said}.*ray start"):
         RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address=address))
     assert time.monotonic() - clock < 20
 
 
-@pytest.fixture
-def small_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def test_without_an_address_a_ray_is_started_here_whatever_others_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    ray.init(num_cpus=2, logging_level="ERROR", log_to_driver=False, **SILENT)
-    yield
-    ray.shutdown()
+    from heedful.scale.ray import RayRunner
+
+    asked = []
+
+    def init(**options: object) -> None:
+        asked.append(options)
+        raise RuntimeError("Version mismatch:\nRay: 2.60.0")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"could not be started on this machine \(Version mismatch: Ray: 2\.60\.0\)"):
+        RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2))
+    assert [(options["address"], options["num_cpus"]) for options in asked] == [("local", 2)]
+    with pytest.raises(ConfigError, match=r"'auto': this process cannot join the Ray cluster \(Version mismatch.*same Python"):
+        RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto"))
+
+
+@pytest.fixture(scope="module")
+def small_cluster() -> Iterator[None]:
+    """For the last tests here: as long as it is there, this process has no other."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", "/tmp")
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        ray.init("local", num_cpus=2, logging_level="ERROR", log_to_driver=False, **SILENT)
+        yield
+        ray.shutdown()
+
+
+class Unknown:
+    """No actor of Ray's can import this module, as none can import heedful on a machine that lacks it."""
+
+    def __init__(self, log: str) -> None:
+        """Never reached."""
+
+    def place(self) -> None:
+        """Never asked."""
+
+
+def until_told(runner: Runner) -> list[int | None]:
+    """The exit codes, as soon as that of the second is known."""
+    end = time.monotonic() + 30
+    while runner.exits()[1] is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return runner.exits()
 
 
 def test_a_cluster_that_is_too_small_or_busy_is_told(
@@ -183,11 +231,66 @@ def test_a_cluster_that_is_too_small_or_busy_is_told(
         RayRunner(["true"], tmp_path, section)
     with monkeypatch.context() as gpus:
         gpus.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        with pytest.raises(ConfigError, match=r"ask for 5 workers, each with one GPU.* has 0: 5 are missing"):
+        with pytest.raises(ConfigError, match=r"ask for 5 workers, each with one GPU beside.* has 0: 4 are missing"):
             RayRunner(["true"], tmp_path, section)
     other = ray.remote(num_cpus=1)(Holder).remote("")
     ray.get(other.place.remote(), timeout=60)
     runner = RayRunner(["true"], tmp_path, section.model_copy(update={"num_rollout_workers": 0}))
     with pytest.raises(HeedfulError, match=r"has 2, 0 of them free, and had no place for worker 1 within .* 4 s.* add a node"):
-        runner.start([Member(rank, 2, 2, "", 60.0) for rank in (0, 1)])
+        runner.start(TWO)
     assert "for worker 1 yet; waiting up to 4 s for a node to join" in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_machine_and_the_cause(small_cluster: None, tmp_path: Path) -> None:
+    import socket
+
+    from heedful.scale.ray import RayRunner
+
+    runner = RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60))
+    runner.command = [str(tmp_path / "no-such-python")]
+    try:
+        runner.start(TWO)
+        with pytest.raises(HeedfulError, match=f"worker 1 could not be started on {socket.gethostname()}: FileNotFound.*no-"):
+            until_told(runner)
+    finally:
+        runner.stop()
+
+
+def test_the_last_words_of_a_worker_on_another_machine_come_where_the_command_is(small_cluster: None, tmp_path: Path) -> None:
+    """The actor's folder for logs is not there; the first worker's is."""
+    from heedful.scale.ray import RayRunner
+
+    command = [sys.executable, "-c", "import sys; sys.exit('first\\nerror: no such model\\nlast')"]
+    section = ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60)
+    runner = RayRunner(command, tmp_path / "elsewhere", section)
+    try:
+        runner.start(TWO)
+        runner.logs = tmp_path
+        assert until_told(runner)[1] == 1
+    finally:
+        runner.stop()
+    said = (tmp_path / "worker-1.log").read_text()
+    assert re.fullmatch(r"on \S+, where the rest of it is in /\S+/heedful-\S+/worker-1.log:\nerror: no such model\n", said)
+
+
+def test_an_actor_that_cannot_begin_is_told_at_once(
+    small_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heedful.scale import ray as by_ray
+
+    monkeypatch.setattr(by_ray, "Holder", Unknown)
+    runner = by_ray.RayRunner(["true"], tmp_path, ScaleSection(runner="ray", num_trainers=2, address="auto", node_wait_s=60))
+    with pytest.raises(HeedfulError, match=r"cannot begin on .*ModuleNotFoundError: No module named '.*needs this Python"):
+        runner.start(TWO)
+
+
+def test_a_member_without_a_place_of_the_cluster_is_not_counted(
+    small_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heedful.scale.ray import RayRunner
+
+    section = ScaleSection(runner="ray", num_trainers=3, address="auto")
+    with pytest.raises(ConfigError, match="1 are missing"):
+        RayRunner(["true"], tmp_path, section)
+    monkeypatch.setattr(RayRunner, "_seated", lambda self: False)
+    RayRunner(["true"], tmp_path, section)

@@ -2,6 +2,9 @@
 
 That takes seven seconds of a core, some hundred times in a suite. One process reads them once, and each of these is a copy of
 it, by the standard library's fork server: with its own memory, folder, environment and ends, and free to be killed.
+
+Variables that libraries look at when they are read have no effect in a copy, and a command of several workers cannot be started
+in one: its workers would be told to start what started the fork server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """heedful's command line with faults in it, from a process that has loaded everything once: real workers, and real signals.
 
 On stdin a line of JSON for each command: {arguments, faults, done, said}. Back come the process that looks after the workers,
-and, when it has ended, its exit code. Faults are {rank, place, step} with a signal, or with the size
-of the largest file that may be written from there on; each happens once: the folder `done` remembers.
+and, when it has ended, its exit code. Faults are {rank, place, step} with a signal, with the size of the largest file that may
+be written from there on, or with an error in the middle of a pass (breaks: its words; left: a file, touched by a worker that
+comes to the end of its command all the same); each happens once: the folder `done` remembers.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from typing import Any
 from heedful.scale import launch
 from heedful.scale.members import Member, this_member
 from heedful.scale.runners import free_port
+from heedful.team import BrokenPassError
 from heedful.training import loop, policy_update, rollout
 
 STEP = -1
 TOLD: dict[str, Any] = {}
+LEAVING: list[Path] = []
 
 
 class ForkRunner:
@@ -76,6 +79,8 @@ def run_command(said: Path | None) -> None:
         code = leaving.code if isinstance(leaving.code, int) else 0
     except BaseException:
         traceback.print_exc()
+    for mark in LEAVING:
+        mark.touch()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -88,6 +93,9 @@ def strike(place: str) -> None:
         mark = Path(TOLD["done"]) / str(number)
         if member and fault["place"] == place and fault["rank"] == member.rank and fault["step"] == STEP and not mark.exists():
             mark.touch()
+            if "breaks" in fault:
+                LEAVING.append(Path(fault["left"]))
+                raise BrokenPassError(fault["breaks"])
             if "largest_file" in fault:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (fault["largest_file"], resource.RLIM_INFINITY))
             else:

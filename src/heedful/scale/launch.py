@@ -14,7 +14,7 @@ from heedful.scale.room import require_room
 from heedful.scale.runners import ProcessRunner, Runner, this_command
 from heedful.scale.supervision import LOST, supervise
 from heedful.store import writing
-from heedful.team import LostWorkerError, working_in
+from heedful.team import BrokenPassError, LostWorkerError, working_in
 
 R = TypeVar("R")
 
@@ -62,6 +62,8 @@ def _as_member(member: Member, folder: Path, work: Callable[[Path], R]) -> R:
             found = work(folder if member.rank == 0 else Path(member.scratch))
     except LostWorkerError as error:
         _end(LOST, f"lost: {error}")
+    except BrokenPassError as error:  # the others stand in the middle of the pass
+        _end(1, f"error: {error}")
     if member.rank:
         _end(0)
     team.close()

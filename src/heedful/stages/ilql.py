@@ -49,7 +49,7 @@ def align_ilql(
     """Trains in output/ilql, saves the heads in output/ilql/policy; goes on where it stopped."""
     if votes and (prompts is None or completions is None):
         raise ConfigError("--votes name completions by their id: give --prompts and --completions as well")
-    if config.scale.fsdp:
+    if config.scale.fsdp and config.scale.num_workers > 1:  # one alone holds the whole base anyway
         raise ConfigError(
             "scale.fsdp = true: ILQL is learned by one process, which holds the whole base; set scale.fsdp = false, or use "
             "another method (heedful align --help)"
