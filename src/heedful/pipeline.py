@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from heedful.records import Completion, Judgement, Prompt, read_jsonl
 from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.rewards.mixture import Measuring, Reward
-from heedful.rewards.personal import MARK, require_known_persons
+from heedful.rewards.personal import require_known_persons
 from heedful.rewards.source import Sources
 from heedful.rounds import Round
 from heedful.run_layout import Layout
@@ -43,7 +43,7 @@ from heedful.stages.evaluate import evaluate
 from heedful.stages.label import label, require_judges
 from heedful.stages.reward import read_run_pairs, train_reward
 from heedful.store import Run, read_json, write_json, write_jsonl
-from heedful.team import once, team
+from heedful.team import team
 from heedful.thumbs import thumbs_reward
 from heedful.training import policy_gradient
 from heedful.training.reward import is_heldout
@@ -75,6 +75,7 @@ class Pipeline:
         acts = config.environment.kind != "prompts"  # in an environment, which pays by itself
         self.layout = Layout(config, run.path, self.round, given or (() if acts else (RewardTermSection(),)))
         require_rewards_of_episodes(config, self.layout.trains_reward)
+        require_known_persons(self.layout.terms)
         self.freshly_trained: Reward | None = None
         self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process
@@ -89,7 +90,6 @@ class Pipeline:
         config, layout = self.config, self.layout
         stages = stages_of(config, from_stage, until)
         self.run.check(stages, layout.named)
-        self.require_learnable(from_stage)
         if from_stage is not None:
             self.run.forget_from(from_stage, all_stages(config), layout.named)
         self.keep_config()
@@ -111,8 +111,7 @@ class Pipeline:
             labels = [local_file(name) for name in (*config.reward.preferences, *config.reward.labelled.files)]
             pairs = labels or [*layout.earlier_preferences, layout.preferences]
             stage("reward", self.reward, config.reward.model_dump(exclude={"terms"}), *pairs)
-        if config.method in stages:
-            self.learn()
+        stage(config.method, self.align, layout.align_settings, *layout.align_inputs)
         # The draws depend on which prompts share a batch.
         asked = config.evaluate.model_dump() | layout.reward_settings | {"batch_rows": config.sample.batch_rows}
         asked |= layout.world_settings
@@ -125,47 +124,20 @@ class Pipeline:
 
     def align_alone(self) -> dict[str, Any]:
         """The method alone, against a reward that exists. Returns the number of steps and why it stopped."""
-        name = self.config.method
-        self.run.check([name], self.layout.named)
-        self.require_learnable()
+        name, layout = self.config.method, self.layout
+        self.run.check([name], layout.named)
         self.keep_config()
-        self.learn()
+        self.stage(name, self.align, layout.align_settings, *layout.align_inputs)
         write_cards(self.path)
         return dict(read_json(self.path / name / "result.json"))
 
-    def require_learnable(self, from_stage: str | None = None) -> None:
-        """Raises, before anything is made or cleared for them, where the method is yet to learn from persons and cannot."""
-        order, method = all_stages(self.config), self.config.method
-        anew = from_stage is not None and order.index(from_stage) <= order.index(method)
-
-        def look() -> None:
-            if anew or self.run.manifest["stages"].get(method, {}).get("state") != "done":
-                require_known_persons(self.layout.terms)
-
-        if any(MARK in term.source for term in self.layout.terms):
-            once(look, "persons of the reward")  # only member 0 has the manifest
-
-    def learn(self) -> None:
-        """The method's stage. What it made before stays where persons of the reward are gone since."""
-        layout = self.layout
-        ready = partial(require_known_persons, layout.terms)
-        self.stage(self.config.method, self.align, layout.align_settings, *layout.align_inputs, ready=ready)
-
-    def stage(
-        self,
-        name: str,
-        work: Callable[[], None],
-        settings: dict[str, Any],
-        *inputs: Path,
-        ready: Callable[[], None] | None = None,
-    ) -> None:
-        """One stage, unless it is done already with these settings and inputs. ready: as of Run.stage."""
+    def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
+        """One stage, unless it is done already with these settings and inputs."""
         config = self.config
         shared = {"model": config.model.for_results(), "prompts": config.prompts.model_dump(), "seed": config.seed}
         prompts = files_in(config.prompts.files)
         self.progress(name, 0, 0, "")
-        settings = json.loads(json.dumps(shared | settings))
-        ran = self.run.stage(name, work, settings=settings, inputs=[*prompts, *inputs], ready=ready)
+        ran = self.run.stage(name, work, settings=json.loads(json.dumps(shared | settings)), inputs=[*prompts, *inputs])
         self.progress(name, 1, 1, "" if ran else "already done")
 
     @cached_property

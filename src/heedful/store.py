@@ -283,20 +283,11 @@ class Run:
         self.manifest["config"] = file_hash(path)
         write_json(self.path / "manifest.json", self.manifest)
 
-    def stage(
-        self,
-        name: str,
-        work: Callable[[], None],
-        *,
-        settings: dict[str, Any],
-        inputs: Iterable[Path] = (),
-        ready: Callable[[], None] | None = None,
-    ) -> bool:
+    def stage(self, name: str, work: Callable[[], None], *, settings: dict[str, Any], inputs: Iterable[Path] = ()) -> bool:
         """Runs `work` unless it was already finished with equal settings and inputs. Returns whether it ran.
 
         A stage that was interrupted is entered again and goes on from what it finds in its folder; one whose settings
-        or inputs have changed starts anew. Raises StoreError as `check` does. ready: is called first where work is to be done,
-        and may raise while all that the stage left before is still there.
+        or inputs have changed starts anew. Raises StoreError as `check` does.
 
         In a team member 0 decides, and the others begin with its files in folders of their own, which nobody keeps.
         """
@@ -304,7 +295,7 @@ class Run:
         several = team().size > 1  # within `once` a member is alone
 
         def begin() -> tuple[bool, dict[str, bytes]]:
-            found = self._begin(name, settings, list(inputs), ready)
+            found = self._begin(name, settings, list(inputs))
             entry.update(found or {})
             return found is not None, self._files() if several else {}
 
@@ -332,9 +323,7 @@ class Run:
         self._enter(name, entry | {"state": "done", "finished": time.time()})
         return True
 
-    def _begin(
-        self, name: str, settings: dict[str, Any], inputs: list[Path], ready: Callable[[], None] | None
-    ) -> dict[str, Any] | None:
+    def _begin(self, name: str, settings: dict[str, Any], inputs: list[Path]) -> dict[str, Any] | None:
         """The stage's entry in the manifest, once it is marked as running; None when it is done."""
         again = "put it back, or begin again from the stage that writes it (heedful run --from STAGE)"
         hashes = {
@@ -346,8 +335,6 @@ class Run:
         same = {"settings": entry.get("settings"), "inputs": entry.get("inputs")} == key
         if same and entry.get("state") == "done":
             return None
-        if ready is not None:
-            ready()
         if not same:
             self.check([name], inputs)
             self._forget([name])

@@ -19,13 +19,12 @@ from heedful.models.policy import POLICY, load_language_model
 from heedful.models.reward import Answer
 from heedful.persons.features import surface
 from heedful.persons.folder import load as load_persons
-from heedful.pipeline import Pipeline
 from heedful.records import Completion, Message, Prompt, Sampling, Vote, read_jsonl
 from heedful.rewards.personal import personal_place, require_known_persons
 from heedful.rewards.source import Sources, local_inputs, named
 from heedful.rounds import Round
 from heedful.run_layout import Layout
-from heedful.store import Run, read_json, read_metrics, write_json, write_jsonl
+from heedful.store import read_metrics, write_jsonl
 
 NUM_TEXTS = 240
 SAID = (Message(role="user", content="Tell me."),)
@@ -210,34 +209,6 @@ def test_a_group_is_enough_together_and_the_threshold_is_a_setting(folder: Path)
     require_known_persons([RewardTermSection(source=f"{folder}/persons#eve", min_labels=20)])
     with pytest.raises(DataError, match="these 2 persons gave 240 decided labels, and an adapter needs 241"):
         require_known_persons([RewardTermSection(source=f"{folder}/persons#eve,ada", min_labels=241)])
-
-
-def test_persons_are_asked_for_only_where_something_is_learned_for_them(tiny: Path, folder: Path, tmp_path: Path) -> None:
-    place = tmp_path / "persons"
-    shutil.copytree(folder / "persons", place)
-
-    def flow(run: Run, least: int) -> Pipeline:
-        one = {"source": f"{place}#ada", "min_labels": least}
-        fields = {"model": {"source": str(tiny)}, "method": "rloo", "reward": {"terms": [one]}}
-        found = Pipeline(Config.model_validate(fields), run, lambda *_: None)
-        found.align = lambda: write_json(tmp_path / "run" / "rloo" / "result.json", {"least": least})  # type: ignore[method-assign]
-        return found
-
-    with Run(tmp_path / "run") as run:
-        with pytest.raises(DataError, match="an adapter needs 241"):
-            flow(run, 241)("rloo")
-        assert run.manifest["stages"] == {}
-        flow(run, 200).learn()
-        again = flow(run, 241)
-        again.require_learnable()
-        again.learn()
-        assert heedful("persons", "delete", place, "ada").returncode == 0
-        with pytest.raises(DataError, match="there is no person 'ada'"):
-            flow(run, 200).learn()
-        with pytest.raises(DataError, match="there is no person 'ada'"):
-            flow(run, 200)("rloo")
-        assert read_json(tmp_path / "run" / "rloo" / "result.json") == {"least": 200}, "what was learned before stays"
-    require_known_persons([RewardTermSection(source=f"{place}#eve")], optimised=False)
 
 
 def test_another_threshold_makes_no_finished_stage_anew(folder: Path, tmp_path: Path) -> None:

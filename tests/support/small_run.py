@@ -80,13 +80,13 @@ def _run(config: Path, folder: Path, stage: str, done: str, number: int, room: i
             os.kill(os.getpid(), number)
 
     class Interrupted(Pipeline):
-        def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path, **more: Any) -> None:
+        def stage(self, name: str, work: Callable[[], None], settings: dict[str, Any], *inputs: Path) -> None:
             def then() -> None:
                 work()
                 if (name, "written") == (stage, done):
                     os.kill(os.getpid(), number)
 
-            super().stage(name, then, settings, *inputs, **more)
+            super().stage(name, then, settings, *inputs)
 
     with Run(folder) as run:
         Interrupted(load(config), run, progress, "heedful run")()

@@ -37,7 +37,6 @@ from heedful.opinions import (
 from heedful.pipeline import Pipeline
 from heedful.progress import Progress
 from heedful.records import Preference, Prompt, by_id
-from heedful.rewards.personal import require_known_persons
 from heedful.rewards.source import TRAINED
 from heedful.rounds import Round, rounds_in
 from heedful.run_layout import Layout
@@ -140,7 +139,6 @@ def update(
 def _require_reward(config: Config, base: Path) -> None:
     """Raises ConfigError, before anything is trained, where no reward could tell one version from another, or teach one."""
     layout = Layout(config, base, Round(), config.reward.terms or (RewardTermSection(),))
-    require_known_persons(layout.terms, optimised=False)
     if layout.trains_reward and not layout.trained_folder.is_dir():
         raise ConfigError(
             f"{base}: has no reward to measure versions by, for it trained no reward model; name a reward that exists: "
@@ -199,7 +197,7 @@ def _learn_kto(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
 
 def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -> Path:
     """A reward model of all pairs, old and new, in the place of the run's own, and PPO on from the version in use."""
-    folder = made.folder
+    folder, method = made.folder, made.config.method
     write_jsonl(folder / PAIRS, [*_old_pairs(made), *made.pairs])
     # The prompts themselves, so that the held-out ones are the run's, whatever the pairs say.
     write_jsonl(folder / "prompts.jsonl", [prompt for prompts in pipeline.prompts.values() for prompt in prompts])
@@ -212,9 +210,8 @@ def _learn_ppo(made: Update, own: Run, pipeline: Pipeline, progress: Progress) -
     learned = made.config.model_copy(update={"reward": reward, "prompts": prompts, "rounds": 1, "seed": made.seed})
     start = made.run / made.parent.policy
     ppo = Pipeline(learned, own, progress, round_=Round(start=start))
-    ppo.require_learnable()
     ppo.stage("reward", ppo.reward, reward.model_dump(mode="json", exclude={"terms"}), folder / PAIRS)
-    ppo.learn()
+    ppo.stage(method, ppo.align, ppo.layout.align_settings, *ppo.layout.align_inputs)
     return ppo.layout.policy_folder
 
 

@@ -77,19 +77,14 @@ def personal_reward(term: RewardTermSection, base: LanguageModel | None) -> Pers
     return found
 
 
-def require_known_persons(terms: Sequence[RewardTermSection], *, optimised: bool = True) -> None:
-    """Raises, before anything is trained for them, where persons are not known, or not well enough to be optimised for.
-
-    optimised: whether they are; else their rewards only measure, for which a few labels are enough.
-    """
+def require_known_persons(terms: Sequence[RewardTermSection]) -> None:
+    """Raises, before anything is trained for them, where persons are not known, or not well enough to be optimised for."""
     for term in terms:
         if personal_place(term.source) is None:
             continue
         kept, persons = _opened(term)
         if is_file(kept.source):
             open_reader(kept.source, kept.reads)  # which says why it cannot
-        if not optimised:
-            continue
         count = sum(record.person in persons and record.value != 0.5 for record in kept.labels)
         require_enough(persons, count, "decided labels", term.min_labels)
 
