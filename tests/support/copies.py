@@ -3,8 +3,8 @@
 That takes seven seconds of a core, some hundred times in a suite. One process reads them once, and each of these is a copy of
 it, by the standard library's fork server: with its own memory, folder, environment and ends, and free to be killed.
 
-Variables that libraries look at when they are read have no effect in a copy, and a command of several workers cannot be started
-in one: its workers would be told to start what started the fork server.
+Variables that libraries look at when they are read have no effect in a copy. The other workers of a team are started from
+nothing, by the command line that the copy stands for.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = command
+    sys.orig_argv = [sys.executable, "-m", "heedful.cli.app", *command[1:]]  # with which a team starts its other workers
     try:
         work(*arguments)
     finally:
