@@ -67,6 +67,11 @@ class RateLimit:
             return begins - now
 
 
+def longest_pauses_s(max_retries: int, backoff_s: float) -> float:
+    """Seconds that an Endpoint waits in all before it gives up, where the server asks for none."""
+    return sum(min(LONGEST_PAUSE_S, backoff_s * 2.0**attempt) for attempt in range(max_retries))
+
+
 class Endpoint:
     """One URL to which JSON is posted, or that is got where the body is None; threads may share it.
 

@@ -33,7 +33,7 @@ from heedful.report.build import build
 from heedful.report.card import write_cards
 from heedful.rewards.mixture import Measuring, Reward
 from heedful.rewards.personal import require_known_persons
-from heedful.rewards.source import Sources
+from heedful.rewards.source import Sources, require_patience
 from heedful.rounds import Round
 from heedful.run_layout import Layout
 from heedful.run_summary import summarise
@@ -76,6 +76,7 @@ class Pipeline:
         self.layout = Layout(config, run.path, self.round, given or (() if acts else (RewardTermSection(),)))
         require_rewards_of_episodes(config, self.layout.trains_reward)
         require_known_persons(self.layout.terms)
+        require_patience(self.layout.terms, config.scale)
         self.freshly_trained: Reward | None = None
         self.held: Path | None = None  # whose weights the adapter "policy" has, in this process
         self.longest_prompt = 0  # in tokens, of those that the method was given in this process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import small_run
 
 from heedful.config import Config, load
-from heedful.errors import RewardError
+from heedful.errors import ConfigError, RewardError
 from heedful.pipeline import Pipeline
 from heedful.rounds import Round
 from heedful.run_layout import Layout
@@ -238,3 +239,14 @@ def test_asking_otherwise_makes_no_finished_stage_anew(tmp_path: Path, fields: d
         return Layout(config, tmp_path, Round(), config.reward.terms).align_settings
 
     assert (settings(**fields) != settings()) == again
+
+
+@pytest.mark.parametrize(("deadline_s", "num_trainers", "refused"), [(60, 2, True), (60, 1, False), (600, 2, False)])
+def test_a_team_waits_longer_than_a_reward_that_is_down(
+    tiny: Path, tmp_path: Path, deadline_s: float, num_trainers: int, refused: bool
+) -> None:
+    more = f"\n[scale]\nnum_trainers = {num_trainers}\ndeadline_s = {deadline_s}\n[[reward.terms]]\nsource = 'http://127.0.0.1:9'\n"
+    config = load(small_run.write_config(tmp_path / "small.toml", tiny, more=more))
+    said = r"tried again for 123 s while it is down, and with scale\.deadline_s = 60 .* above 153"
+    with pytest.raises(ConfigError, match=said) if refused else nullcontext(), Run(tmp_path / "run") as run:
+        Pipeline(config, run, lambda *_: None, "heedful run")

@@ -108,10 +108,9 @@ def test_dpo_from_the_command_line_is_that_of_one_worker_and_a_run_changes_its_n
     driver.kill()
     said = project.finish("changing", driver, code=-9)
     assert said.count("all workers start anew") == 1, said
-    alone = project.start("changing", "--set", "scale.num_trainers=1")
-    project.after("changing", alone, 5)
-    alone.kill()
-    project.finish("changing", alone, code=-9)
+    faults += [{"rank": 0, "place": "checkpoint", "step": 5, "signal": 9}]
+    project.finish("changing", project.start("changing", "--set", "scale.num_trainers=1", faults=faults), code=-9)
+    assert len(project.metrics("changing")) < len(project.metrics("one")), "it did not come to its end"
     project.finish("changing", project.start("changing", *parts))
     expected = project.policy("one")
     for output in ("two", "changing"):

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from heedful.config import RewardTermSection
-from heedful.endpoint import token_in
+from heedful.config import RewardTermSection, ScaleSection
+from heedful.endpoint import longest_pauses_s, token_in
 from heedful.engine.device import compile_where_told
 from heedful.errors import ConfigError, SourceError
 from heedful.models.classifier import is_classifier, load_classifier, same_tokens
@@ -161,6 +161,18 @@ class Retokenised:
 
 def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
+
+
+def require_patience(terms: Sequence[RewardTermSection], scale: ScaleSection) -> None:
+    """Raises ConfigError where the others of a team would take the one who asks an address for lost, while it is down."""
+    for term in terms:
+        pauses_s = longest_pauses_s(term.max_retries, term.backoff_s)
+        if scale.num_workers > 1 and is_url(term.source) and scale.deadline_s <= pauses_s + term.timeout_s:
+            raise ConfigError(
+                f"reward.terms: {term.source} is tried again for {pauses_s:g} s while it is down, and with scale.deadline_s = "
+                f"{scale.deadline_s:g} the other workers would take that for a lost worker; set scale.deadline_s above "
+                f"{pauses_s + term.timeout_s:g}, or lower the term's max_retries"
+            )
 
 
 def members_of(source: str) -> list[str]:
