@@ -22,7 +22,8 @@ from pydantic import BaseModel
 
 from heedful import store
 from heedful.errors import RecordError, StoreError
-from heedful.store import Journal, Run, file_hash, new_folder, read_json, read_metrics, write_bytes, write_json, write_jsonl
+from heedful.journal import Journal
+from heedful.store import Run, file_hash, new_folder, read_json, read_metrics, write_bytes, write_json, write_jsonl
 from heedful.team import ALONE, Alone, team, working_in
 
 NEXT_STEP = "Free space or choose another folder, then run the same command again"

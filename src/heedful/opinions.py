@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heedful.errors import DataError
+from heedful.journal import Journal
 from heedful.records import Completion, Judgement, Message, Preference, Prompt, Record, Sampling, Vote, by_id, read_jsonl
-from heedful.store import Journal, write_jsonl
+from heedful.store import write_jsonl
 
 FOLDER = "feedback"  # in a run directory
 TAG = "chat"

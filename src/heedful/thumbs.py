@@ -19,11 +19,11 @@ from pydantic import BaseModel, Field
 from heedful.config import Config
 from heedful.errors import ConfigError, DataError
 from heedful.feedback.rubric import score
+from heedful.journal import Journal
 from heedful.models.reward import Answer
 from heedful.people import People
 from heedful.progress import Progress
 from heedful.records import Completion, Message, Prompt, Sampling
-from heedful.store import Journal
 
 FILE = "thumbs.jsonl"
 UP = 0.5  # rubric totals from here on are a simulated thumb up

@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from heedful.errors import HeedfulError, StoreError
+from heedful.journal import Journal
 from heedful.records import read_jsonl
 from heedful.rounds import folder_of, rounds_in
-from heedful.store import Journal, file_hash, write_json
+from heedful.store import file_hash, write_json
 from heedful.versions import ABOUT, FOLDER, IN_USE, LOG, newest_policy, policy_in_use, root_of
 
 MOST_TOLD = 3  # of what came later, in one line

@@ -16,10 +16,11 @@ from torch import Tensor
 from heedful.engine.episodes import Episode, Task, World, parts_of, play, played_of, tasks_of
 from heedful.engine.generation import Decoding, sample
 from heedful.errors import DataError
+from heedful.journal import Journal
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer, answer_of
 from heedful.records import Completion, Message, Prompt, Sampling
-from heedful.store import Journal, write_jsonl
+from heedful.store import write_jsonl
 from heedful.team import shared
 
 

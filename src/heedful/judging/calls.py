@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heedful.journal import Journal
 from heedful.records import Record
-from heedful.store import Journal
 
 V = TypeVar("V")
 

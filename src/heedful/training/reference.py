@@ -10,9 +10,9 @@ import torch
 from pydantic import BaseModel
 
 from heedful.engine.responses import answer_batches, sum_logprobs
+from heedful.journal import Journal
 from heedful.models.policy import LanguageModel
 from heedful.models.reward import Answer
-from heedful.store import Journal
 from heedful.training.loop import Progress, silent
 
 
