@@ -101,6 +101,7 @@ import resource, signal, sys
 from pathlib import Path
 from heedful.errors import StoreError
 from heedful import store
+from heedful.journal import Journal
 from pydantic import BaseModel
 class Item(BaseModel):
     number: int
@@ -117,7 +118,7 @@ try:
     elif sys.argv[2] == "jsonl":
         store.write_jsonl(path, [Item(number=1, text=big)])
     elif sys.argv[2] == "journal":
-        journal = store.Journal(path, Item)
+        journal = Journal(path, Item)
         journal.append([Item(number=7), Item(number=8, text=big)])
     elif sys.argv[2] == "folder":
         with store.new_folder(path) as folder:
